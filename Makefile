@@ -1,0 +1,62 @@
+# Every command of the project. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+.DEFAULT_GOAL := help
+.PHONY: help run dev setup test e2e bench lint format coverage lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+run: $(VENV)/run.stamp  ## install what is locked and run everything in the foreground
+	@exec $(BIN)/vestibule up
+
+dev: $(VENV)/dev.stamp  ## the same, restarted at each change of the code
+	@exec $(BIN)/vestibule up --reload
+
+setup: $(VENV)/dev.stamp  ## install only
+
+test: $(VENV)/dev.stamp  ## lint, types, unit and real-Redis tests (TESTS=path for some of them)
+ifeq ($(TESTS),tests)
+	@$(MAKE) --no-print-directory lint
+endif
+	@$(BIN)/pytest $(TESTS) -n 2
+
+e2e: $(VENV)/e2e.stamp  ## the whole path in a browser: real Open WebUI, real vLLM (first run builds them)
+	@$(BIN)/pytest tests/e2e -m e2e --timeout 1800
+
+bench: $(VENV)/dev.stamp  ## the benchmarks
+	@$(BIN)/python -m bench
+
+lint: $(VENV)/dev.stamp  ## style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp  ## rewrite the code in the house style
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+coverage: $(VENV)/dev.stamp  ## what the fast suite runs, line by line
+	@$(BIN)/coverage run -m pytest tests
+	@$(BIN)/coverage report --skip-covered
+
+lock: $(VENV)/dev.stamp  ## choose the newest versions again (needs `uv` on the PATH)
+	@infra/lock/update
+
+clean:  ## remove what make made; the state folder and the e2e cache stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache htmlcov .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp a lock file: installing happens when the lock changed, and then only once.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Vestibule needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: infra/lock/%.txt pyproject.toml $(VENV)/bin/python
+	@echo "installing $< into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,19 @@
+"""Is this process alive, and can it do its work."""
+
+from aiohttp import web
+
+from admission.keys import DIRECTORY, STORE
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/healthz")
+async def healthz(_: web.Request) -> web.Response:
+    return web.json_response({"status": "alive"})
+
+
+@routes.get("/readyz")
+async def readyz(request: web.Request) -> web.Response:
+    """200 when Redis answers and the scripts are loaded; the body reports the workers."""
+    await request.app[STORE].ping()
+    return web.json_response({"status": "ready", "workers": request.app[DIRECTORY].count()})

@@ -1,0 +1,199 @@
+"""The registry of workers: what an agent calls, and what an admin sees (DESIGN sections 5, 9)."""
+
+import asyncio
+import secrets
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import ClientError, ClientTimeout, web
+
+from admission import wire
+from admission.api import access
+from admission.auth import Kind, bearer, hash_key
+from admission.domain import WorkerReport
+from admission.errors import BadInput, Conflict, Forbidden, NotFound, Unauthorized
+from admission.keys import DIRECTORY, SETTINGS, STORE, UPSTREAM
+from admission.outcomes import Foreign, Reported, Unknown
+
+HEARTBEAT_INTERVAL_S = 5  # at most 10 s (DESIGN section 9); a report is good for 30 s
+INFO_TIMEOUT_S = 5.0
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/workers/register")
+async def register(request: web.Request) -> web.Response:
+    key = bearer(request.headers)
+    who = access.caller(request)
+    if key is None or who.kind not in (Kind.WORKER, Kind.OTHER):
+        access.must_be(request, Kind.WORKER)
+        raise Forbidden("Registering needs the worker token.")
+    body = await wire.read_body(request, wire.RegisterBody)
+    known = await _known(request, body.pool, body.worker_id)
+    if who.kind is Kind.OTHER and not known:
+        raise Unauthorized("Nobody knows this key.")
+    await _check_address(request, body.url)
+    await _check_info(request, body)
+    token, upstream_key = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    registered = await request.app[STORE].register_worker(
+        body.pool,
+        body.worker_id,
+        identity={
+            "url": body.url,
+            "kind": "agent",
+            "upstream_key": upstream_key,
+            "models": body.models,
+            "hardware": body.hardware,
+            "agent_info": body.agent_info.model_dump(),
+        },
+        slots=body.slots,
+        token_hash=hash_key(token),
+        presented_hash=hash_key(key or ""),
+    )
+    if not registered:
+        raise Conflict(
+            "worker_id: taken; it registers again only with its own token, or after an admin"
+            " released it",
+            code="worker_taken",
+            field="worker_id",
+        )
+    return web.json_response(
+        {
+            "worker_id": body.worker_id,
+            "token": token,
+            "upstream_key": upstream_key,
+            "heartbeat_interval": HEARTBEAT_INTERVAL_S,
+        }
+    )
+
+
+@routes.post("/workers/heartbeat")
+async def heartbeat(request: web.Request) -> web.Response:
+    key = _own_token(request)
+    body = await wire.read_body(request, wire.WorkerHeartbeatBody)
+    ready, reason = body.ready, body.reason
+    wanted = request.app[SETTINGS].worker_agent_sha256
+    if wanted and body.agent_info.checksum != wanted:
+        ready, reason = False, f"agent checksum is {body.agent_info.checksum}, not {wanted}"
+    report = WorkerReport(
+        ready=ready,
+        reason=reason,
+        models=tuple(body.models),
+        slots=body.slots,
+        in_flight=body.in_flight,
+        queue_depth=body.queue_depth,
+        load=body.load,
+        hardware=body.hardware,
+        agent_info=body.agent_info.model_dump(),
+    )
+    outcome = await request.app[STORE].report_worker(
+        body.pool, body.worker_id, report, token_hash=hash_key(key)
+    )
+    match outcome:
+        case Reported(is_ready, why, draining):
+            return web.json_response({"ready": is_ready, "reason": why, "draining": draining})
+        case Unknown():
+            raise _no_worker(body.worker_id)
+        case Foreign():
+            raise Forbidden("This is not that worker's own token.")
+
+
+@routes.post("/workers/{worker_id}/drain")
+async def drain_self(request: web.Request) -> web.Response:
+    return await _drain(request, hash_key(_own_token(request)))
+
+
+@routes.post("/admin/workers/{worker_id}/drain")
+async def drain(request: web.Request) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    return await _drain(request, "")
+
+
+@routes.post("/admin/workers/{worker_id}/release")
+async def release(request: web.Request) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    worker = request.match_info["worker_id"]
+    if not await request.app[STORE].release_worker(access.pool_for(request), worker):
+        raise _no_worker(worker)
+    await request.app[DIRECTORY].refresh()
+    return web.json_response({"worker_id": worker, "released": True})
+
+
+@routes.get("/admin/workers")
+async def workers(request: web.Request) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    store = request.app[STORE]
+    views: list[dict[str, Any]] = []
+    for pool in sorted({"default", *await store.pools()}):
+        views += [wire.worker_view(worker) for worker in await store.workers(pool)]
+    return web.json_response({"workers": views})
+
+
+async def _drain(request: web.Request, token_hash: str) -> web.Response:
+    worker = request.match_info["worker_id"]
+    outcome = await request.app[STORE].drain_worker(
+        access.pool_for(request), worker, token_hash=token_hash
+    )
+    match outcome:
+        case None:
+            await request.app[DIRECTORY].refresh()
+            return web.json_response({"worker_id": worker, "draining": True})
+        case Unknown():
+            raise _no_worker(worker)
+        case Foreign():
+            raise Forbidden("This is not that worker's own token.")
+
+
+def _own_token(request: web.Request) -> str:
+    key = bearer(request.headers)
+    if key is None:
+        raise Unauthorized("A key is needed: Authorization: Bearer KEY")
+    if access.caller(request).kind is not Kind.OTHER:
+        raise Forbidden("This needs the worker's own token, from its registration.")
+    return key
+
+
+async def _known(request: web.Request, pool: str, worker: str) -> bool:
+    return any(w.worker_id == worker for w in await request.app[STORE].workers(pool))
+
+
+async def _check_address(request: web.Request, url: str) -> None:
+    """A worker must live where workers may live, or it could send prompts anywhere.
+
+    Raises:
+        BadInput: names the address.
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None)
+    except OSError as error:
+        raise BadInput(f"url: {host!r} is no known host", field="url") from error
+    networks = request.app[SETTINGS].worker_networks
+    for address in {ip_address(entry[4][0]) for entry in found}:
+        if not any(address in network for network in networks):
+            raise BadInput(f"url: {address} lies in none of VESTIBULE_WORKER_NETWORKS", field="url")
+
+
+async def _check_info(request: web.Request, body: wire.RegisterBody) -> None:
+    """The address must answer ``/info`` as that agent, or somebody else listens there.
+
+    Raises:
+        BadInput: names the address or the checksum.
+    """
+    try:
+        async with request.app[UPSTREAM].get(
+            f"{body.url}/info", timeout=ClientTimeout(total=INFO_TIMEOUT_S), allow_redirects=False
+        ) as answer:
+            info = await answer.json(content_type=None)
+            checksum = info["agent_checksum"]
+    except (ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"url: {body.url}/info gives no agent's answer", field="url") from error
+    if checksum != body.agent_info.checksum:
+        raise BadInput(
+            f"agent_info.checksum: {body.url}/info says {checksum}", field="agent_info.checksum"
+        )
+
+
+def _no_worker(worker: str) -> NotFound:
+    return NotFound(f"worker_id: there is no worker {worker!r}", field="worker_id")

@@ -1,0 +1,101 @@
+"""Builds the service: routes, middlewares, and what lives as long as the process does."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
+from redis.asyncio import Redis
+
+from admission import keys, middleware
+from admission.api import events, health, pools, tickets, workers
+from admission.auth import Gatekeeper
+from admission.clock import Clock
+from admission.directory import Directory
+from admission.gateway import routes as gateway
+from admission.news import Newsroom
+from admission.settings import Settings
+from admission.store.news import users_with_news
+from admission.store.redis_store import RedisStore
+
+REST_BODY_BYTES_MAX = 65_536  # /v1 has its own limit, a setting
+
+ROUTES = (
+    tickets.routes,
+    events.routes,
+    pools.routes,
+    workers.routes,
+    health.routes,
+    gateway.routes,
+)
+
+
+async def create_app(
+    settings: Settings, redis: Redis, clock: Clock, *, needs_worker: bool
+) -> web.Application:
+    """The admission service and gateway over an open Redis, which stays the caller's to close.
+
+    Args:
+        needs_worker: grant nothing while no worker is ready (a pool may be set otherwise).
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+    """
+    store = RedisStore(redis, clock, settings.pool_policy(needs_worker=needs_worker))
+    await store.load()
+    signing_key = await store.signing_key(secrets.token_urlsafe(48))
+    app = web.Application(
+        middlewares=[middleware.request_id, middleware.cross_origin, middleware.errors],
+        client_max_size=REST_BODY_BYTES_MAX,
+    )
+    app[keys.SETTINGS] = settings
+    app[keys.STORE] = store
+    app[keys.GATEKEEPER] = Gatekeeper(settings, signing_key)
+    app[keys.DIRECTORY] = Directory(store)
+    app[keys.NEWSROOM] = Newsroom()
+    for routes in ROUTES:
+        app.add_routes(routes)
+    app.cleanup_ctx.append(_upstream_session)
+    app.cleanup_ctx.append(_directory)
+    app.cleanup_ctx.append(_newsroom(redis))
+    app.on_shutdown.append(_end_streams)
+    return app
+
+
+async def _upstream_session(app: web.Application) -> AsyncIterator[None]:
+    # Answers pass undecoded; no cookie of one caller reaches another.
+    async with ClientSession(
+        connector=TCPConnector(limit=0, keepalive_timeout=30),
+        auto_decompress=False,
+        cookie_jar=DummyCookieJar(),
+    ) as session:
+        app[keys.UPSTREAM] = session
+        yield
+
+
+async def _directory(app: web.Application) -> AsyncIterator[None]:
+    directory = app[keys.DIRECTORY]
+    await directory.refresh()
+    task = asyncio.create_task(directory.keep_fresh())
+    yield
+    await _stop(task)
+
+
+def _newsroom(redis: Redis) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(app[keys.NEWSROOM].follow(users_with_news(redis)))
+        yield
+        await _stop(task)
+
+    return context
+
+
+async def _end_streams(app: web.Application) -> None:
+    app[keys.NEWSROOM].close()
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,72 @@
+"""Which workers there are, and which pool serves a model: the registry as this process saw it.
+
+A copy, refreshed every second, so that a request costs no extra round trip. While Redis is away
+the last copy stands: the running answers and ``/v1/models`` go on.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+
+from admission import logs
+from admission.domain import DEFAULT_POOL, Worker
+from admission.errors import StoreUnavailable
+from admission.store.redis_store import RedisStore
+
+REFRESH_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Directory:
+    """The workers of all pools, and how many requests this process has running on each."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self._workers: tuple[Worker, ...] = ()
+        self._pools: frozenset[str] = frozenset({DEFAULT_POOL})
+        self.outstanding: Counter[str] = Counter()
+
+    async def refresh(self) -> None:
+        """Read the registry now.
+
+        Raises:
+            StoreUnavailable: the last copy stands.
+        """
+        pools = sorted({DEFAULT_POOL, *await self._store.pools()})
+        workers: list[Worker] = []
+        for pool in pools:
+            workers += await self._store.workers(pool)
+        self._pools, self._workers = frozenset(pools), tuple(workers)
+
+    async def keep_fresh(self) -> None:
+        """Refresh until cancelled; a Redis that is away is logged once, by the store."""
+        while True:
+            try:
+                await self.refresh()
+            except StoreUnavailable:
+                logs.event(log, "directory_stale", logging.WARNING)
+            await asyncio.sleep(REFRESH_S)
+
+    def has_pool(self, pool: str) -> bool:
+        """Whether the pool exists: the default one, or one an admin made."""
+        return pool in self._pools
+
+    def pool_of(self, model: str) -> str | None:
+        """The pool that serves ``model``, ready at this moment or not; None: not ours."""
+        pools = (worker.pool for worker in self._workers if model in worker.models)
+        return next(pools, None)
+
+    def models(self) -> list[str]:
+        """Models of the workers that are ready, sorted."""
+        return sorted(
+            {model for worker in self._workers if worker.ready for model in worker.models}
+        )
+
+    def ready(self, model: str) -> list[Worker]:
+        """Workers that may get a request for ``model`` now."""
+        return [w for w in self._workers if w.ready and not w.draining and model in w.models]
+
+    def count(self) -> dict[str, int]:
+        """How many workers there are, and how many are ready."""
+        return {"known": len(self._workers), "ready": sum(w.ready for w in self._workers)}

@@ -1,0 +1,136 @@
+"""The words of Vestibule as types: tickets, pools, workers. No I/O, nothing of ours imported."""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+USER_ID = re.compile(r"[A-Za-z0-9._\-@:|+]{1,128}")
+POOL_NAME = re.compile(r"[a-z0-9-]{1,64}")
+WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+DEFAULT_POOL = "default"
+
+
+class Status(StrEnum):
+    """Where a ticket is in its life (DESIGN section 4)."""
+
+    WAITING = "waiting"
+    DRAFT = "draft"
+    ACTIVE = "active"
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A ticket as its owner sees it at ``now_ms``; what does not apply is None."""
+
+    now_ms: int
+    ticket_id: str
+    user_id: str
+    pool: str
+    status: Status
+    queue_length: int
+    joined_ms: int
+    session_ms: int
+    position: int | None = None  # 1-based
+    wait_ms: float | None = None  # None when it cannot be known
+    wait_high_ms: float | None = None
+    expires_ms: int | None = None  # end of the draft or the session
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, view: dict[str, Any]) -> "Ticket":
+        """From a script's view."""
+        return cls(**{**view, "status": Status(view["status"])})
+
+
+@dataclass(frozen=True)
+class PoolPolicy:
+    """What a pool allows by default; an admin's stored setting wins over each.
+
+    All times in ms. ``capacity`` is a number of slots, or "auto": the slots of the ready workers
+    x ``sessions_per_slot``, at most ``max_active``.
+    """
+
+    capacity: int | str = 50
+    max_active: int = 50
+    sessions_per_slot: int = 4
+    session_ms: int = 1_200_000
+    draft_ms: int = 300_000
+    grace_ms: int = 60_000
+    idle_ms: int = 300_000
+    queue_limit: int | None = None
+    queue_timeout_ms: int | None = None
+    requeue: bool = False
+    paused: bool = False
+    needs_worker: bool = False
+
+
+@dataclass(frozen=True)
+class PoolMetrics:
+    """One pool as the gate counts it, at one moment."""
+
+    now_ms: int
+    capacity: int
+    active: int
+    draft: int
+    finishing: int
+    waiting: int
+    free: int
+    paused: bool
+    granting: bool
+    ready_workers: int
+    admitted_total: int
+    expired_total: int
+    abandoned_total: int
+    settings: dict[str, Any]
+    wait_ms: float | None = None
+    wait_high_ms: float | None = None
+    waits_ms: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Queued:
+    """One line of the list of who waits."""
+
+    ticket_id: str
+    user_id: str
+    position: int
+    joined_ms: int
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A model server the gateway may route to, by its last report."""
+
+    worker_id: str
+    url: str
+    kind: str  # "agent" or "static"
+    pool: str
+    models: tuple[str, ...]
+    slots: int
+    ready: bool
+    draining: bool
+    reason: str | None
+    first_seen_ms: int
+    last_seen_ms: int
+    in_flight: int = 0
+    upstream_key: str | None = None
+    load: dict[str, Any] | None = None
+    hardware: dict[str, Any] | None = None
+    agent_info: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What a heartbeat, or a probe of a static upstream, says of a worker."""
+
+    ready: bool
+    reason: str | None
+    models: tuple[str, ...]
+    slots: int
+    in_flight: int = 0
+    queue_depth: int = 0
+    load: dict[str, Any] | None = None
+    hardware: dict[str, Any] | None = None
+    agent_info: dict[str, Any] | None = None

@@ -1,0 +1,130 @@
+"""Passes a request to a worker and its answer back, byte by byte, as the bytes come.
+
+Knows HTTP; nothing of turns. The body is never parsed here and never logged.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from aiohttp import (
+    ClientConnectionError,
+    ClientConnectorError,
+    ClientPayloadError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    hdrs,
+    web,
+)
+from multidict import CIMultiDict
+
+from admission import logs
+from admission.domain import Worker
+from admission.errors import AdmissionError
+
+CONNECT_TIMEOUT_S = 2.0
+SILENCE_S = 600.0  # a worker that says nothing for this long has died on us
+
+# RFC 9110, section 7.6.1, and what must not go past the gateway: our keys and our own headers.
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_OURS = frozenset({"host", "authorization", "cookie", "content-length", "expect"})
+
+log = logging.getLogger(__name__)
+
+
+class Unreachable(Exception):
+    """No connection to this worker; nothing was sent, another may be tried."""
+
+
+class _BadGateway(AdmissionError):
+    status, code = 502, "bad_gateway"
+
+
+async def relay(
+    request: web.Request, body: bytes, worker: Worker, session: ClientSession
+) -> web.StreamResponse:
+    """Send ``body`` to the worker and stream its answer to the caller.
+
+    When the caller goes away the handler is cancelled, and with it the worker's answer.
+
+    Raises:
+        Unreachable: before anything was sent.
+        AdmissionError: 502, the worker broke off before its answer began.
+    """
+    try:
+        upstream = await session.request(
+            request.method,
+            worker.url + request.raw_path,
+            data=body,
+            headers=_to_worker(request, worker),
+            timeout=ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_S),
+            allow_redirects=False,
+        )
+    except ClientConnectorError as error:
+        raise Unreachable from error
+    except (ClientConnectionError, TimeoutError) as error:
+        raise _BadGateway("The model server broke off before it answered.") from error
+    async with upstream:
+        response = web.StreamResponse(
+            status=upstream.status, reason=upstream.reason, headers=_to_caller(upstream.headers)
+        )
+        await response.prepare(request)
+        return await _copy(request, upstream, response, worker)
+
+
+async def _copy(
+    request: web.Request, upstream: ClientResponse, response: web.StreamResponse, worker: Worker
+) -> web.StreamResponse:
+    try:
+        async for chunk in upstream.content.iter_any():
+            await response.write(chunk)
+        await response.write_eof()
+    except (ClientPayloadError, TimeoutError) as error:
+        logs.event(
+            log,
+            "answer_cut",
+            logging.WARNING,
+            worker_id=worker.worker_id,
+            error=type(error).__name__,
+        )
+        abort(request)
+    return response
+
+
+def abort(request: web.Request) -> None:
+    """Cut the connection, so that half an answer does not look like a whole one."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _to_worker(request: web.Request, worker: Worker) -> CIMultiDict[str]:
+    headers = _passed_on(request.headers, _OURS)
+    for name in list(headers):
+        if name.lower().startswith(("x-vestibule-", "x-openwebui-")):
+            headers.popall(name, None)
+    headers["X-Request-Id"] = request["request_id"]
+    if worker.upstream_key:
+        headers[hdrs.AUTHORIZATION] = f"Bearer {worker.upstream_key}"
+    return headers
+
+
+def _to_caller(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    return _passed_on(headers, frozenset())
+
+
+def _passed_on(headers: Mapping[str, str], dropped: frozenset[str]) -> CIMultiDict[str]:
+    named = {part.strip().lower() for part in headers.get(hdrs.CONNECTION, "").split(",")}
+    drop = _HOP_BY_HOP | dropped | named
+    return CIMultiDict((k, v) for k, v in headers.items() if k.lower() not in drop)

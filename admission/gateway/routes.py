@@ -1,0 +1,113 @@
+"""The endpoints under ``/v1``: who calls, may they, where to, and the answer."""
+
+import json
+import logging
+
+from aiohttp import web
+
+from admission import logs
+from admission.auth import Kind
+from admission.domain import Worker
+from admission.errors import AdmissionError, BadInput, NotFound, NoWorker
+from admission.gateway import pick, turn
+from admission.gateway.relay import Unreachable, abort, relay
+from admission.keys import DIRECTORY, GATEKEEPER, SETTINGS, STORE, UPSTREAM
+
+RETRY_WORKER_S = 5  # a worker reports at least every 10 s
+
+MESSAGE_HEADER = "X-Vestibule-Message"
+
+log = logging.getLogger(__name__)
+routes = web.RouteTableDef()
+
+
+class _TooLarge(AdmissionError):
+    status, code = 413, "body_too_large"
+
+
+class _BadRequest(BadInput):
+    status, code = 400, "invalid_request"
+
+
+@routes.get("/v1/models")
+async def models(request: web.Request) -> web.Response:
+    gatekeeper = request.app[GATEKEEPER]
+    gatekeeper.must_be(gatekeeper.caller(request.headers), Kind.SERVICE, Kind.USER)
+    served = request.app[DIRECTORY].models()
+    data = [
+        {"id": model, "object": "model", "created": 0, "owned_by": "vestibule"} for model in served
+    ]
+    return web.json_response({"object": "list", "data": data})
+
+
+@routes.post("/v1/chat/completions")
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    gatekeeper = request.app[GATEKEEPER]
+    user = gatekeeper.user_of(gatekeeper.caller(request.headers), request.headers)
+    body = await _read(request)
+    model = _model_in(body)
+    directory = request.app[DIRECTORY]
+    pool = directory.pool_of(model)
+    if pool is None:
+        raise NotFound(f"The model {model!r} is not served.", code="model_not_found", field="model")
+    if not directory.ready(model):
+        raise _no_worker()
+    try:
+        async with turn.hold(
+            request.app[STORE],
+            pool,
+            user,
+            message=request.headers.get(MESSAGE_HEADER, ""),
+            concurrency=request.app[SETTINGS].session_concurrency,
+        ):
+            return await _answer(request, body, model)
+    except turn.TurnLost:
+        logs.event(log, "answer_outlived_session", user_id=user)
+        abort(request)
+        return web.Response()
+
+
+async def _answer(request: web.Request, body: bytes, model: str) -> web.StreamResponse:
+    directory = request.app[DIRECTORY]
+    for worker in pick.in_order(directory.ready(model), directory.outstanding):
+        try:
+            return await _via(request, body, worker)
+        except Unreachable:
+            logs.event(log, "worker_unreachable", logging.WARNING, worker_id=worker.worker_id)
+    raise _no_worker()
+
+
+async def _via(request: web.Request, body: bytes, worker: Worker) -> web.StreamResponse:
+    outstanding = request.app[DIRECTORY].outstanding
+    outstanding[worker.worker_id] += 1
+    try:
+        return await relay(request, body, worker, request.app[UPSTREAM])
+    finally:
+        outstanding[worker.worker_id] -= 1
+
+
+async def _read(request: web.Request) -> bytes:
+    """The body as it came; its own limit, as prompts are larger than any other body."""
+    most = request.app[SETTINGS].body_bytes_max
+    parts, size = [], 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > most:
+            raise _TooLarge(f"The body is larger than {most} bytes.", field="body")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _model_in(body: bytes) -> str:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _BadRequest("body: not JSON", field="body") from error
+    model = parsed.get("model") if isinstance(parsed, dict) else None
+    if not isinstance(model, str) or not model:
+        raise _BadRequest("model: a model's name is needed", field="model")
+    return model
+
+
+def _no_worker() -> NoWorker:
+    return NoWorker("No worker is ready for this model.", retry_after_s=RETRY_WORKER_S)

@@ -1,0 +1,96 @@
+"""A request's right to run: taken from the user's session, renewed while it runs, given back.
+
+Knows the store; nothing of HTTP or workers.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from admission import logs
+from admission.errors import Busy, StoreUnavailable
+from admission.outcomes import NoSession, Passed, SessionBusy
+from admission.store.redis_store import RedisStore
+
+RENEW_S = 10.0  # the lease of a running request is 30 s (DESIGN section 4)
+RETRY_S = 15  # told to who has no session and no estimate
+
+log = logging.getLogger(__name__)
+
+
+class TurnLost(Exception):
+    """The session ended and its grace for a running answer is over."""
+
+
+@asynccontextmanager
+async def hold(
+    store: RedisStore, pool: str, user: str, *, message: str, concurrency: int
+) -> AsyncIterator[None]:
+    """Hold a place in ``user``'s session for one request.
+
+    Raises:
+        Busy: no session, or ``concurrency`` requests of it already run.
+        TurnLost: inside the block, when the right ended while the request ran.
+        StoreUnavailable: Redis is away at the begin; later it is waited for.
+    """
+    request = uuid.uuid4().hex
+
+    async def take() -> Passed | SessionBusy | NoSession:
+        return await store.use(
+            pool, user, request=request, message=message, concurrency=concurrency
+        )
+
+    outcome = await take()
+    if not isinstance(outcome, Passed):
+        raise _refusal(outcome, concurrency)
+    try:
+        async with asyncio.timeout(None) as limit:
+            renewing = asyncio.create_task(_renew(take, limit))
+            try:
+                yield
+            finally:
+                renewing.cancel()
+    except TimeoutError as error:
+        if limit.expired():
+            raise TurnLost from error
+        raise
+    finally:
+        # The caller may be gone and this task cancelled: the place is given back all the same.
+        with suppress(StoreUnavailable):
+            await asyncio.shield(store.done(pool, ticket=outcome.ticket_id, request=request))
+
+
+async def _renew(
+    take: Callable[[], Awaitable[Passed | SessionBusy | NoSession]], limit: asyncio.Timeout
+) -> None:
+    while True:
+        await asyncio.sleep(RENEW_S)
+        try:
+            if not isinstance(await take(), Passed):
+                limit.reschedule(asyncio.get_running_loop().time())
+                return
+        except StoreUnavailable:
+            logs.event(log, "turn_not_renewed", logging.WARNING)
+
+
+def _refusal(outcome: SessionBusy | NoSession, concurrency: int) -> Busy:
+    match outcome:
+        case SessionBusy():
+            return Busy(
+                f"{concurrency} requests of this session already run; wait for one to end.",
+                code="session_busy",
+                retry_after_s=1,
+            )
+        case NoSession(None):
+            return Busy("You have no turn yet: join the queue first.", retry_after_s=RETRY_S)
+        case NoSession(ticket):
+            assert ticket is not None
+            wait_s = None if ticket.wait_ms is None else max(1, round(ticket.wait_ms / 1000))
+            place = f" You are number {ticket.position}." if ticket.position else ""
+            return Busy(
+                f"You have no session now.{place}",
+                retry_after_s=wait_s or RETRY_S,
+                extra={"position": ticket.position, "estimated_wait": wait_s},
+            )

@@ -1,0 +1,16 @@
+"""The typed keys under which the application keeps what its handlers use."""
+
+from aiohttp import ClientSession, web
+
+from admission.auth import Gatekeeper
+from admission.directory import Directory
+from admission.news import Newsroom
+from admission.settings import Settings
+from admission.store.redis_store import RedisStore
+
+STORE = web.AppKey("store", RedisStore)
+GATEKEEPER = web.AppKey("gatekeeper", Gatekeeper)
+DIRECTORY = web.AppKey("directory", Directory)
+NEWSROOM = web.AppKey("newsroom", Newsroom)
+SETTINGS = web.AppKey("settings", Settings)
+UPSTREAM = web.AppKey("upstream", ClientSession)

@@ -1,0 +1,105 @@
+"""What wraps every request: an id, errors as problem+json (or OpenAI's envelope), allowed origins.
+
+No traceback leaves the process; what we did not foresee is logged and answered with 500.
+"""
+
+import logging
+import re
+import uuid
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from admission import logs, wire
+from admission.errors import AdmissionError
+from admission.keys import SETTINGS
+
+REQUEST_ID = "X-Request-Id"
+_REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._\-]{1,128}")
+
+log = logging.getLogger(__name__)
+
+
+def error_response(request: web.Request, error: AdmissionError) -> web.Response:
+    """Render an error as the caller of this path expects it."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if request.path.startswith("/v1/"):
+        return web.json_response(wire.openai_error(error), status=error.status, headers=headers)
+    return web.json_response(
+        wire.problem(error),
+        status=error.status,
+        headers=headers,
+        content_type="application/problem+json",
+    )
+
+
+@web.middleware
+async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Keep the caller's request id, or make one, and send it back."""
+    given = request.headers.get(REQUEST_ID, "")
+    identity = given if _REQUEST_ID_FORM.fullmatch(given) else uuid.uuid4().hex
+    request["request_id"] = identity
+    response = await handler(request)
+    if not response.prepared:
+        response.headers.setdefault(REQUEST_ID, identity)
+    return response
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn everything a handler raises into an answer."""
+    try:
+        return await handler(request)
+    except AdmissionError as error:
+        return error_response(request, error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return error_response(request, _of_framework(error, request))
+    except ConnectionResetError:
+        raise  # the caller is gone; there is nobody to answer
+    except Exception:  # noqa: BLE001 - the outermost place; the cause goes to the log
+        log.exception("request_failed method=%s path=%s", request.method, request.path)
+        return error_response(request, AdmissionError("An error of ours; it was logged."))
+
+
+@web.middleware
+async def cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let pages of the allowed origins call; all others are left to the browser to refuse."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    allowed = origin is not None and origin in request.app[SETTINGS].allowed_origins
+    if allowed and request.method == hdrs.METH_OPTIONS:
+        response: web.StreamResponse = web.Response(status=204)
+    else:
+        response = await handler(request)
+    if allowed and origin and not response.prepared:
+        response.headers.update(
+            {
+                hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type",
+                hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT",
+                hdrs.VARY: hdrs.ORIGIN,
+            }
+        )
+    return response
+
+
+def _of_framework(error: web.HTTPException, request: web.Request) -> AdmissionError:
+    details = {
+        404: f"There is nothing at {request.path}.",
+        405: f"{request.method} is not for this path.",
+        413: "The body is larger than allowed.",
+    }
+    codes = {404: "no_such_path", 405: "method_not_allowed", 413: "body_too_large"}
+    detail = details.get(error.status, error.reason)
+    mapped = AdmissionError(detail, code=codes.get(error.status, "bad_request"))
+    mapped.status = error.status
+    if error.status == 413:
+        mapped.field = "body"
+    if error.status >= 500:
+        logs.event(log, "framework_error", logging.WARNING, status=error.status, path=request.path)
+    return mapped

@@ -1,0 +1,91 @@
+"""What the store can answer when nothing is broken. Failures are exceptions (``errors``)."""
+
+from dataclasses import dataclass
+
+from admission.domain import Status, Ticket
+
+
+@dataclass(frozen=True)
+class Joined:
+    ticket: Ticket
+    new: bool  # False: the user already had this one
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Not let in; nothing was kept. ``reason`` is "full" or "paused"."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class NotConfirmed:
+    """``reason``: "waiting" (no draft yet), "stale" (another ticket), "ended"."""
+
+    reason: str
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class Left:
+    previous: Status
+    status: Status
+
+
+@dataclass(frozen=True)
+class Alive:
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class Ended:
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Nobody by that name, or forgotten."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A request of a session may run; renew it within 30 s.
+
+    ``deadline_ms`` is the session's end, None for an answer finishing after it.
+    """
+
+    ticket_id: str
+    deadline_ms: int | None
+
+
+@dataclass(frozen=True)
+class SessionBusy:
+    """As many requests of this session as allowed already run."""
+
+    ticket_id: str
+
+
+@dataclass(frozen=True)
+class NoSession:
+    """No slot; the ticket tells the place, when there is one."""
+
+    ticket: Ticket | None
+
+
+@dataclass(frozen=True)
+class Reported:
+    """How admission sees a worker after its report."""
+
+    ready: bool
+    reason: str | None
+    draining: bool
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Not this worker's own token."""

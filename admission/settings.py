@@ -1,0 +1,263 @@
+"""Reads the environment into settings, once, at start.
+
+Knows names, defaults and ranges; nobody else reads the environment. A bad value, or an unknown
+``VESTIBULE_`` name, is an error that lists all problems at once.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from admission.domain import PoolPolicy
+
+PREFIX = "VESTIBULE_"
+
+# https://kubernetes.io/docs/concepts/containers/container-environment/#cluster-information and the
+# Docker link variables it keeps: NAME_SERVICE_HOST, NAME_PORT=tcp://…, NAME_PORT_8600_TCP_ADDR.
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?$"
+)
+
+
+class SettingsError(Exception):
+    """What is wrong with the environment, one problem a line."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A model server somebody else manages, ``URL[;slots=N]``; the URL without ``/v1``."""
+
+    url: str
+    slots: int
+
+
+def _switch(text: object) -> object:
+    words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+    if isinstance(text, str) and text.lower() not in words:
+        raise ValueError("is not on or off")
+    return words[text.lower()] if isinstance(text, str) else text
+
+
+def _listed(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _upstream(text: str) -> Upstream:
+    url, *options = text.split(";")
+    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", url):
+        raise ValueError(f"{url!r} is not an http:// or https:// address")
+    slots = 1
+    for option in options:
+        name, _, value = option.partition("=")
+        if name != "slots" or not value.isdigit() or int(value) < 1:
+            raise ValueError(f"{option!r} is not slots=N with N of at least 1")
+        slots = int(value)
+    return Upstream(url.rstrip("/").removesuffix("/v1"), slots)
+
+
+def _upstreams(text: object) -> object:
+    parts = _listed(text)
+    if not isinstance(parts, tuple):
+        return text
+    return tuple(_upstream(part) if isinstance(part, str) else part for part in parts)
+
+
+def _networks(text: object) -> object:
+    parts = _listed(text)
+    if not isinstance(parts, tuple):
+        return text
+    return tuple(ip_network(part) if isinstance(part, str) else part for part in parts)
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
+Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
+
+
+class Settings(BaseModel):
+    """Every setting of the admission service; the alias is the name in the environment."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    redis_url: str | None = Field(
+        None, alias="REDIS_URL", description="Redis to use; none starts the embedded server"
+    )
+    redis_host: str | None = Field(None, alias="REDIS_HOST", description="instead of REDIS_URL")
+    redis_port: int = Field(6379, alias="REDIS_PORT", ge=1, le=65535, description="with REDIS_HOST")
+    redis_db: int = Field(0, alias="REDIS_DB", ge=0, description="with REDIS_HOST")
+    max_active_users: int = Field(
+        50, alias="MAX_ACTIVE_USERS", ge=0, le=1_000_000, description="sessions at once"
+    )
+    session_duration: Seconds = Field(
+        1200, alias="SESSION_DURATION", description="seconds a session lasts at most"
+    )
+    draft_duration: Seconds = Field(
+        300, alias="DRAFT_DURATION", description="seconds to confirm an offered slot"
+    )
+    worker_agent_sha256: str | None = Field(
+        None,
+        alias="WORKER_AGENT_SHA256",
+        pattern="^[0-9a-f]{64}$",
+        description="the only agent file that is routed to",
+    )
+    host: str = Field("127.0.0.1", alias="VESTIBULE_HOST", description="address to listen on")
+    port: int = Field(8600, alias="VESTIBULE_PORT", ge=1, le=65535, description="port to listen on")
+    state_dir: Path = Field(
+        Path(".vestibule"),
+        alias="VESTIBULE_STATE_DIR",
+        description="keys and the embedded server's data",
+    )
+    upstreams: Annotated[tuple[Upstream, ...], BeforeValidator(_upstreams)] = Field(
+        (),
+        alias="VESTIBULE_UPSTREAMS",
+        description="model servers to route to, `URL[;slots=N],…`; none starts the demo",
+    )
+    auth: Switch = Field(
+        True, alias="VESTIBULE_AUTH", description="off only when listening on loopback"
+    )
+    service_key: SecretStr | None = Field(
+        None, alias="VESTIBULE_SERVICE_KEY", description="key of a trusted frontend"
+    )
+    admin_key: SecretStr | None = Field(
+        None, alias="VESTIBULE_ADMIN_KEY", description="key that may do everything"
+    )
+    worker_token: SecretStr | None = Field(
+        None, alias="VESTIBULE_WORKER_TOKEN", description="key that lets a worker register"
+    )
+    owui_jwt_secret: SecretStr | None = Field(
+        None,
+        alias="VESTIBULE_OWUI_JWT_SECRET",
+        description="Open WebUI's FORWARD_USER_INFO_HEADER_JWT_SECRET: then only its signed JWT"
+        " names the user",
+    )
+    allowed_origins: Listed = Field(
+        (), alias="VESTIBULE_ALLOWED_ORIGINS", description="web origins that may call from a page"
+    )
+    worker_networks: Networks = Field(
+        (ip_network("127.0.0.0/8"), ip_network("::1/128")),
+        alias="VESTIBULE_WORKER_NETWORKS",
+        description="networks a new worker's address must lie in",
+    )
+    requeue: Switch = Field(
+        False, alias="VESTIBULE_REQUEUE", description="a session that ran out waits again"
+    )
+    presence_grace: Seconds = Field(
+        60, alias="VESTIBULE_PRESENCE_GRACE", description="seconds an absent waiter keeps the place"
+    )
+    idle_timeout: Seconds = Field(
+        300,
+        alias="VESTIBULE_IDLE_TIMEOUT",
+        description="seconds an unused session lasts while others wait",
+    )
+    queue_limit: int | None = Field(
+        None, alias="VESTIBULE_QUEUE_LIMIT", ge=0, description="how many may wait; none: no limit"
+    )
+    queue_timeout: Seconds | None = Field(
+        None, alias="VESTIBULE_QUEUE_TIMEOUT", description="seconds one may wait; none: no limit"
+    )
+    when_full: Literal["reject"] = Field(
+        "reject", alias="VESTIBULE_WHEN_FULL", description="what `/v1` does without a session"
+    )
+    session_concurrency: int = Field(
+        4,
+        alias="VESTIBULE_SESSION_CONCURRENCY",
+        ge=1,
+        le=1000,
+        description="requests of one session at once",
+    )
+    body_bytes_max: int = Field(
+        33_554_432,
+        alias="VESTIBULE_BODY_BYTES_MAX",
+        ge=1024,
+        description="largest `/v1` body; every other body is at most 64 KiB",
+    )
+
+    def redis_address(self) -> str | None:
+        """The URL of the Redis to use, or None for the embedded one."""
+        if self.redis_url is None and self.redis_host is not None:
+            return f"redis://{self.redis_host}:{self.redis_port}/{self.redis_db}"
+        return self.redis_url
+
+    def pool_policy(self, *, needs_worker: bool) -> PoolPolicy:
+        """What a pool allows unless an admin says otherwise."""
+        timeout = self.queue_timeout
+        return PoolPolicy(
+            capacity=self.max_active_users,
+            max_active=self.max_active_users,
+            session_ms=self.session_duration * 1000,
+            draft_ms=self.draft_duration * 1000,
+            grace_ms=self.presence_grace * 1000,
+            idle_ms=self.idle_timeout * 1000,
+            queue_limit=self.queue_limit,
+            queue_timeout_ms=timeout * 1000 if timeout else None,
+            requeue=self.requeue,
+            needs_worker=needs_worker,
+        )
+
+
+def setting_names() -> list[str]:
+    """The environment names of all settings, in the order of the README's table."""
+    return [str(field.alias) for field in Settings.model_fields.values()]
+
+
+def read_settings(environ: Mapping[str, str], also_known: Iterable[str] = ()) -> Settings:
+    """Settings from the environment.
+
+    Args:
+        also_known: ``VESTIBULE_`` names that other parts of the same process read.
+
+    Raises:
+        SettingsError: lists every bad value and every unknown name.
+    """
+    names = set(setting_names())
+    given = {
+        name: value
+        for name, value in environ.items()
+        if name in names and value and not _service_link(name, value)
+    }
+    problems = _unknown(environ, names.union(also_known))
+    settings = None
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        problems += [f"{'.'.join(map(str, p['loc'][:1]))}: {_said(p)}" for p in error.errors()]
+    if settings is not None and not settings.auth and not _is_loopback(settings.host):
+        problems.append(
+            f"VESTIBULE_AUTH: off is refused while listening on {settings.host}, not on loopback"
+        )
+    if problems or settings is None:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _said(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _unknown(environ: Mapping[str, str], names: set[str]) -> list[str]:
+    return [
+        f"{name}: unknown setting"
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and name not in names and not _service_link(name, value)
+    ]
+
+
+def _service_link(name: str, value: str) -> bool:
+    """Kubernetes adds variables of its own for a service that is called vestibule."""
+    return value.startswith("tcp://") or _SERVICE_LINK.search(name) is not None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,22 @@
+--[[
+configure - keep an admin's settings for the pool; they win over the environment until put to null.
+
+ARGV
+  now_ms   int   0 = Redis TIME
+  policy   json  the pool's settings from the environment
+  changes  json  name -> value, or null to forget it
+RETURNS
+  configured  null
+]]
+for name, value in pairs(cjson.decode(ARGV[3])) do
+  if value == cjson.null then
+    redis.call("HDEL", K.pool, "set:" .. name)
+    POLICY[name] = DEFAULTS[name]
+  else
+    redis.call("HSET", K.pool, "set:" .. name, cjson.encode(value))
+    POLICY[name] = value
+  end
+end
+end_due()
+offer_free()
+return reply("configured")

@@ -1,0 +1,43 @@
+-- estimate: how long until a position is served, from the ends of what holds the slots now.
+-- Every session has a hard end, so the high value is a bound while nothing unforeseen happens; the
+-- value assumes that sessions last as long as they lately did.
+
+local RELEASES -- {expected = sorted ms from now, high = sorted ms from now, life = ms}
+
+local function releases()
+  if RELEASES then return RELEASES end
+  local life = math.min(POLICY.session_ms,
+    tonumber(redis.call("HGET", K.pool, "life_ms")) or POLICY.session_ms)
+  local expected, high = {}, {}
+  local function collect(key, likely, at_most)
+    local held = redis.call("ZRANGEBYSCORE", key, string.format("(%.0f", NOW), "+inf", "WITHSCORES")
+    for i = 2, #held, 2 do
+      local left = tonumber(held[i]) - NOW
+      expected[#expected + 1], high[#high + 1] = likely(left), at_most(left)
+    end
+  end
+  local function same(left) return left end
+  collect(K.sessions, function(left)
+    -- older than usual already: half of what it may still take
+    return math.max(left - (POLICY.session_ms - life), left / 2)
+  end, same)
+  collect(K.drafts, function() return life end, function(left) return left + POLICY.session_ms end)
+  collect(K.finishing, same, same)
+  table.sort(expected)
+  table.sort(high)
+  RELEASES = { expected = expected, high = high, life = life }
+  return RELEASES
+end
+
+-- Milliseconds (value, high value) until `position` is offered a slot; nil when it cannot be known.
+local function estimate(position)
+  local slots = capacity()
+  if slots < 1 or not granting() then return nil end
+  local r = releases()
+  local held = #r.high
+  local nth = position + held - slots -- how many must end before it is this one's turn
+  if nth < 1 then return 0, 0 end
+  if held == 0 then return nil end
+  local round, i = math.floor((nth - 1) / held), (nth - 1) % held + 1
+  return r.expected[i] + round * r.life, r.high[i] + round * POLICY.session_ms
+end

@@ -1,0 +1,60 @@
+-- pool: what the pool allows (settings given by the caller, overridden by those stored in Redis),
+-- how many slots it has and how many are held.
+
+local DEFAULTS, POLICY = cjson.decode(ARGV[2]), cjson.decode(ARGV[2])
+
+local function read_policy()
+  local stored = redis.call("HGETALL", K.pool)
+  for i = 1, #stored, 2 do
+    local name = string.match(stored[i], "^set:(.+)$")
+    if name then POLICY[name] = cjson.decode(stored[i + 1]) end
+  end
+end
+read_policy()
+
+-- Counts look at scores, never at cardinality: what is past its deadline no longer counts,
+-- whether or not a tick has come by.
+local function live(key)
+  return redis.call("ZCOUNT", key, string.format("(%.0f", NOW), "+inf")
+end
+
+local function busy()
+  return live(K.drafts) + live(K.sessions) + live(K.finishing)
+end
+
+local function ready_slots()
+  local ids = redis.call("ZRANGEBYSCORE", K.ready, string.format("(%.0f", NOW), "+inf")
+  local slots = 0
+  for _, id in ipairs(ids) do
+    local raw = redis.call("HGET", K.workers, id)
+    if raw then slots = slots + cjson.decode(raw).slots end
+  end
+  return slots
+end
+
+local function capacity()
+  if POLICY.capacity ~= "auto" then return POLICY.capacity end
+  return math.min(POLICY.max_active, ready_slots() * POLICY.sessions_per_slot)
+end
+
+-- May anybody be admitted at all, were a slot free?
+local function granting()
+  return not POLICY.paused and (not POLICY.needs_worker or live(K.ready) > 0)
+end
+
+local function free_slots()
+  if not granting() then return 0 end
+  return math.max(0, capacity() - busy())
+end
+
+-- Place in the order of arrival: 4096 places inside each millisecond since 2025, never backwards,
+-- exact in a double until the year 2094.
+local EPOCH_MS = 1735689600000
+local function next_score(head_start_ms)
+  local clock = redis.call("HMGET", K.pool, "t_ms", "seq")
+  local t_ms, seq = tonumber(clock[1]) or 0, tonumber(clock[2]) or 0
+  if NOW > t_ms then t_ms, seq = NOW, 0 else seq = seq + 1 end
+  if seq == 4096 then t_ms, seq = t_ms + 1, 0 end
+  redis.call("HSET", K.pool, "t_ms", string.format("%.0f", t_ms), "seq", seq)
+  return string.format("%.0f", (t_ms - EPOCH_MS - head_start_ms) * 4096 + seq)
+end

@@ -1,0 +1,16 @@
+--[[
+status - read the user's ticket; changes nothing.
+
+ARGV
+  now_ms  int   0 = Redis TIME
+  policy  json  the pool's settings
+  user    str
+RETURNS
+  ticket   view
+  unknown  null
+]]
+local user = ARGV[3]
+local ticket = redis.call("HGET", K.users, user)
+local facts = load_ticket(ticket)
+if not facts then return reply("unknown") end
+return reply("ticket", view(ticket, facts))

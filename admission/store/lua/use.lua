@@ -1,0 +1,50 @@
+--[[
+use - begin or renew one request of a user's session; only who holds a slot may pass.
+
+ARGV
+  now_ms       int   0 = Redis TIME
+  policy       json  the pool's settings
+  user         str
+  request      str   id of this request, the same at each renewal
+  message      str   '' or the chat message it answers
+  concurrency  int   requests of one session that may run at once
+RETURNS
+  pass     {ticket_id, deadline_ms}  renew within 30 s; deadline_ms is the session's, absent when
+                                     the session is over and this answer is finishing
+  busy     {ticket_id}               as many requests as allowed already run
+  refused  view|null                 no session; the view tells the place, if there is one
+]]
+local user, request, message, concurrency = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+
+local function renew(ticket, facts)
+  facts.uses[request] = NOW + ANSWER_LEASE_MS
+  if message ~= "" then facts.answers[message] = NOW + ANSWER_LEASE_MS end
+  save_ticket(ticket, facts)
+end
+
+local function finishing(ticket)
+  local facts = load_ticket(ticket)
+  local deadline = facts and tonumber(redis.call("ZSCORE", K.finishing, ticket))
+  if not deadline or deadline <= NOW then return nil end
+  if not facts.uses[request] and not facts.answers[message] then return nil end
+  renew(ticket, facts)
+  redis.call("ZADD", K.finishing, math.min(NOW + ANSWER_LEASE_MS, facts.finish_ms), ticket)
+  return reply("pass", { ticket_id = ticket })
+end
+
+end_due()
+offer_free()
+local ticket, facts, state = latest(user)
+if not ticket then return reply("refused") end
+if state == "active" then
+  answering_until(facts) -- forgets lapsed requests
+  if not facts.uses[request] and count(facts.uses) >= concurrency then
+    return reply("busy", { ticket_id = ticket })
+  end
+  use(ticket, facts)
+  renew(ticket, facts)
+  return reply("pass", { ticket_id = ticket,
+    deadline_ms = tonumber(redis.call("ZSCORE", K.sessions, ticket)) })
+end
+return finishing(ticket) or (facts.previous and finishing(facts.previous))
+  or reply("refused", view(ticket, facts))

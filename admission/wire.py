@@ -1,0 +1,321 @@
+"""JSON in and out: the only module that knows a field's name on the wire.
+
+Reading checks everything and names the field; writing turns milliseconds into seconds and instants
+into ISO 8601 (DESIGN section 5).
+"""
+
+import math
+from datetime import UTC, datetime
+from statistics import quantiles
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from admission.domain import (
+    DEFAULT_POOL,
+    POOL_NAME,
+    USER_ID,
+    WORKER_ID,
+    PoolMetrics,
+    Queued,
+    Ticket,
+    Worker,
+)
+from admission.errors import AdmissionError, BadInput
+
+Name = Annotated[str, Field(max_length=256)]
+ClientId = Annotated[str, Field(min_length=1, max_length=128)]
+PoolName = Annotated[str, Field(pattern=f"^{POOL_NAME.pattern}$")]
+
+
+class Body(BaseModel):
+    """A request body: strict, and an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class JoinBody(Body):
+    auto_confirm: bool = False
+    will_return: bool = False
+    model: Name | None = None
+    priority: Name | None = None
+    client: ClientId | None = None
+    request_id: ClientId | None = None
+
+
+class ConfirmBody(Body):
+    ticket_id: ClientId | None = None
+
+
+class LeaveBody(Body):
+    client: ClientId | None = None
+    ticket_id: ClientId | None = None
+
+
+class HeartbeatBody(Body):
+    client: ClientId | None = None
+
+
+class PoolBody(Body):
+    """Settings of a pool; null gives one back to the environment."""
+
+    kind: Literal["session"] | None = None
+    capacity: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["auto"] | None = None
+    paused: bool | None = None
+    needs_worker: bool | None = None
+    sessions_per_slot: Annotated[int, Field(ge=1, le=1000)] | None = None
+    session_duration: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    draft_duration: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("name at least one setting")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """As the store keeps them: names of PoolPolicy, times in ms."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        given.pop("kind", None)  # session pools are the only kind there is
+        for seconds, ms in (("session_duration", "session_ms"), ("draft_duration", "draft_ms")):
+            if seconds in given:
+                value = given.pop(seconds)
+                given[ms] = None if value is None else value * 1000
+        return given
+
+
+class AgentInfo(Body):
+    version: Name
+    build_date: Name
+    checksum: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class RegisterBody(Body):
+    worker_id: Annotated[str, Field(pattern=f"^{WORKER_ID.pattern}$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s?#]+$", max_length=512)]
+    pool: PoolName = DEFAULT_POOL
+    models: list[Name] = Field(default=[], max_length=1000)
+    slots: Annotated[int, Field(ge=1, le=100_000)] = 1
+    agent_info: AgentInfo
+    hardware: dict[str, Any] | None = None
+
+
+class WorkerHeartbeatBody(Body):
+    worker_id: Annotated[str, Field(pattern=f"^{WORKER_ID.pattern}$")]
+    pool: PoolName = DEFAULT_POOL
+    ready: bool
+    reason: Annotated[str, Field(max_length=1024)] | None = None
+    models: list[Name] = Field(default=[], max_length=1000)
+    slots: Annotated[int, Field(ge=1, le=100_000)] = 1
+    in_flight: Annotated[int, Field(ge=0)] = 0
+    queue_depth: Annotated[int, Field(ge=0)] = 0
+    load: dict[str, Any] | None = None
+    hardware: dict[str, Any] | None = None
+    agent_info: AgentInfo
+
+
+AnyBody = TypeVar("AnyBody", bound=Body)
+
+
+async def read_body(request: web.Request, model: type[AnyBody]) -> AnyBody:
+    """The request's JSON body, checked; an empty one stands for ``{}``.
+
+    Raises:
+        BadInput: names each wrong field.
+        aiohttp.web.HTTPRequestEntityTooLarge: above the application's limit.
+    """
+    raw = await request.read()
+    try:
+        return model.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        problems = [(_field(p["loc"]), p["msg"]) for p in error.errors()]
+        raise BadInput(
+            "; ".join(f"{field}: {message}" for field, message in problems),
+            field=problems[0][0],
+            extra={"errors": [{"field": f, "message": m} for f, m in problems]},
+        ) from error
+
+
+def read_user(request: web.Request) -> str:
+    """The user in the path.
+
+    Raises:
+        BadInput: not a user id.
+    """
+    user = request.match_info["user_id"]
+    if not USER_ID.fullmatch(user):
+        raise BadInput("user_id: 1 to 128 characters of A-Z a-z 0-9 . _ - @ : | +", field="user_id")
+    return user
+
+
+def read_pool(request: web.Request, given: str | None = None) -> str:
+    """The pool in the path or the query, ``default`` without one.
+
+    Raises:
+        BadInput: not a pool's name.
+    """
+    pool = given if given is not None else request.query.get("pool", DEFAULT_POOL)
+    if not POOL_NAME.fullmatch(pool):
+        raise BadInput("pool: 1 to 64 characters of a-z 0-9 -", field="pool")
+    return pool
+
+
+def read_number(request: web.Request, name: str, default: int, high: int) -> int:
+    """A whole number of the query, 0 to ``high``.
+
+    Raises:
+        BadInput: anything else.
+    """
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or int(text) > high:
+        raise BadInput(f"{name}: a whole number from 0 to {high}", field=name)
+    return int(text)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "body"
+
+
+def iso(ms: int | None) -> str | None:
+    """Milliseconds since 1970 as ISO 8601 in UTC, ending in Z."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _seconds(ms: float | None) -> int | None:
+    return None if ms is None else math.ceil(ms / 1000)
+
+
+def ticket_view(ticket: Ticket) -> dict[str, Any]:
+    """The ticket view of DESIGN section 5; seconds, instants in ISO 8601."""
+    expires_ms = ticket.expires_ms
+    return {
+        "ticket_id": ticket.ticket_id,
+        "user_id": ticket.user_id,
+        "pool": ticket.pool,
+        "status": ticket.status.value,
+        "position": ticket.position,
+        "queue_length": ticket.queue_length,
+        "estimated_wait": _seconds(ticket.wait_ms),
+        "estimated_wait_high": _seconds(ticket.wait_high_ms),
+        "expires_in": _seconds(expires_ms - ticket.now_ms) if expires_ms else None,
+        "expires_at": iso(expires_ms),
+        "session_duration": _seconds(ticket.session_ms),
+        "joined_at": iso(ticket.joined_ms),
+        "reason": ticket.reason,
+    }
+
+
+def metrics_view(pool: str, metrics: PoolMetrics) -> dict[str, Any]:
+    """``GET /queue/metrics``; waits in seconds, over the newest 200 admissions."""
+    waits = sorted(metrics.waits_ms)
+    cuts = quantiles(waits, n=100, method="inclusive") if len(waits) > 1 else waits * 99
+
+    def percentile(p: int) -> int | None:
+        return _seconds(cuts[p - 1]) if cuts else None
+
+    return {
+        "pool": pool,
+        "capacity": metrics.capacity,
+        "active": metrics.active,
+        "draft": metrics.draft,
+        "finishing": metrics.finishing,
+        "waiting": metrics.waiting,
+        "free": metrics.free,
+        "paused": metrics.paused,
+        "admitted_total": metrics.admitted_total,
+        "expired_total": metrics.expired_total,
+        "abandoned_total": metrics.abandoned_total,
+        "estimated_wait": _seconds(metrics.wait_ms),
+        "wait_p50": percentile(50),
+        "wait_p95": percentile(95),
+    }
+
+
+def queue_view(metrics: PoolMetrics, items: list[Queued]) -> dict[str, Any]:
+    """``GET /queue/status``, one page; the first who waits is 1."""
+    return {
+        "queue_length": metrics.waiting,
+        "active_requests": metrics.active,
+        "max_concurrent": metrics.capacity,
+        "total_processed": metrics.admitted_total,
+        "queue_items": [
+            {
+                "request_id": item.ticket_id,
+                "user_id": item.user_id,
+                "position": item.position,
+                "enqueued_at": iso(item.joined_ms),
+                "status": "waiting",
+            }
+            for item in items
+        ],
+    }
+
+
+def pool_view(pool: str, metrics: PoolMetrics) -> dict[str, Any]:
+    """One pool of ``/admin/pools``: its settings as they are in force, and its counts."""
+    settings = metrics.settings
+    return {
+        **metrics_view(pool, metrics),
+        "kind": "session",
+        "capacity_setting": settings["capacity"],
+        "needs_worker": settings.get("needs_worker", False),
+        "sessions_per_slot": settings["sessions_per_slot"],
+        "session_duration": _seconds(settings["session_ms"]),
+        "draft_duration": _seconds(settings["draft_ms"]),
+        "ready_workers": metrics.ready_workers,
+    }
+
+
+def worker_view(worker: Worker) -> dict[str, Any]:
+    """One worker of ``/admin/workers``; never its upstream key."""
+    return {
+        "worker_id": worker.worker_id,
+        "url": worker.url,
+        "kind": worker.kind,
+        "pool": worker.pool,
+        "models": list(worker.models),
+        "slots": worker.slots,
+        "in_flight": worker.in_flight,
+        "ready": worker.ready,
+        "draining": worker.draining,
+        "reason": worker.reason,
+        "first_seen": iso(worker.first_seen_ms),
+        "last_seen": iso(worker.last_seen_ms),
+        "load": worker.load,
+        "hardware": worker.hardware,
+        "agent_info": worker.agent_info,
+    }
+
+
+def problem(error: AdmissionError) -> dict[str, Any]:
+    """RFC 9457 problem details."""
+    body: dict[str, Any] = {
+        "type": f"urn:vestibule:{error.code}",
+        "title": error.code.replace("_", " "),
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        **error.extra,
+    }
+    if error.field:
+        body["field"] = error.field
+        body.setdefault("errors", [{"field": error.field, "message": error.detail}])
+    return body
+
+
+def openai_error(error: AdmissionError) -> dict[str, Any]:
+    """The error envelope of the OpenAI API."""
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.status, "server_error" if error.status >= 500 else None)
+    return {
+        "error": {
+            "message": error.detail,
+            "type": kind or "invalid_request_error",
+            "param": error.field,
+            "code": error.code,
+            **error.extra,
+        }
+    }

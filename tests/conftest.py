@@ -1,0 +1,134 @@
+"""What the fast tests share: one real Valkey, one clock that the test owns, the real service."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+from pydantic import SecretStr
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from admission.app import create_app
+from admission.clock import ManualClock
+from admission.domain import DEFAULT_POOL, PoolPolicy
+from admission.keys import STORE
+from admission.settings import Settings
+from admission.store.redis_store import RedisStore
+from infra import embedded
+from infra.state import StateFolder
+from scheduler import ticks
+
+DEADLINE_S = 10.0
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """The URL of a real Valkey of this test process."""
+    folder = StateFolder(Path(tempfile.mkdtemp(prefix="vst-")))
+    process = subprocess.Popen(embedded.command(folder), stdout=subprocess.DEVNULL)
+    url = embedded.url(folder)
+    client = BlockingRedis.from_url(url)
+    for _ in range(500):
+        try:
+            client.ping()
+            break
+        except RedisError:
+            assert process.poll() is None, "the Valkey for the tests did not start"
+            subprocess.run(["sleep", "0.01"], check=True)
+    client.close()
+    yield url
+    process.terminate()
+    process.wait(DEADLINE_S)
+    shutil.rmtree(folder.path)
+
+
+@pytest.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    """A client of the empty test server."""
+    client = Redis.from_url(valkey)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(redis: Redis, clock: ManualClock) -> RedisStore:
+    """A store with 2 slots, sessions of 1200 s and drafts of 300 s, that needs no worker."""
+    return RedisStore(redis, clock, PoolPolicy(capacity=2))
+
+
+@dataclass
+class Service:
+    """The real service on a loopback port, over the real Valkey, with a clock of the test."""
+
+    url: str
+    settings: Settings
+    store: RedisStore
+    clock: ManualClock
+    http: ClientSession
+
+    @property
+    def service_key(self) -> str:
+        return _revealed(self.settings.service_key)
+
+    @property
+    def admin_key(self) -> str:
+        return _revealed(self.settings.admin_key)
+
+    @property
+    def worker_token(self) -> str:
+        return _revealed(self.settings.worker_token)
+
+    async def tick(self) -> None:
+        """One run of the scheduler's expire and announce ticks."""
+        await ticks.expire_tick(self.store)
+        await ticks.announce_tick(self.store)
+
+    async def capacity(self, slots: int) -> None:
+        """Change the default pool's capacity, as an admin would."""
+        await self.store.configure(DEFAULT_POOL, {"capacity": slots})
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    assert secret is not None
+    return secret.get_secret_value()
+
+
+def service_settings(**changes: str) -> Settings:
+    """Settings of a test service: capacity 1, known keys."""
+    return Settings.model_validate(
+        {
+            "MAX_ACTIVE_USERS": "1",
+            "VESTIBULE_SERVICE_KEY": "service-key",
+            "VESTIBULE_ADMIN_KEY": "admin-key",
+            "VESTIBULE_WORKER_TOKEN": "worker-token",
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+async def service(redis: Redis, clock: ManualClock) -> AsyncIterator[Service]:
+    """The service with capacity 1; it grants without a worker."""
+    settings = service_settings()
+    app = await create_app(settings, redis, clock, needs_worker=False)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    url = f"http://127.0.0.1:{port}"
+    async with ClientSession(url) as http:
+        yield Service(url, settings, app[STORE], clock, http)
+    await runner.cleanup()
