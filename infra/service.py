@@ -1,6 +1,6 @@
 """Runs the admission service over an open Redis: listens, and closes in good order.
 
-Knows aiohttp's runner; ``up`` and the tests compose it with the rest.
+Knows aiohttp's runner; ``up`` composes it with the rest.
 """
 
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from admission.app import create_app
-from admission.clock import Clock, RedisClock
+from admission.clock import RedisClock
 from admission.keys import STORE
 from admission.settings import Settings
 from admission.store.connection import check_server, open_redis
@@ -19,9 +19,7 @@ DRAIN_S = 5.0  # how long running answers may take after a stop was asked for
 
 
 @asynccontextmanager
-async def store_at(
-    url: str, settings: Settings, clock: Clock | None = None
-) -> AsyncIterator[RedisStore]:
+async def store_at(url: str, settings: Settings) -> AsyncIterator[RedisStore]:
     """A store of its own connection, for a process without the service (the clockwork)."""
     redis = open_redis(url)
     try:
@@ -35,9 +33,7 @@ async def store_at(
 
 
 @asynccontextmanager
-async def serving(
-    url: str, settings: Settings, *, needs_worker: bool, clock: Clock | None = None
-) -> AsyncIterator[RedisStore]:
+async def serving(url: str, settings: Settings, *, needs_worker: bool) -> AsyncIterator[RedisStore]:
     """The service listens on its host and port while this is open.
 
     Raises:
@@ -47,7 +43,8 @@ async def serving(
     redis = open_redis(url)
     try:
         await check_server(redis)
-        app = await create_app(settings, redis, clock or RedisClock(), needs_worker=needs_worker)
+        policy = settings.pool_policy(needs_worker=needs_worker)
+        app = await create_app(settings, RedisStore(redis, RedisClock(), policy))
         # A caller who goes away cancels the handler, and with it the worker's answer.
         runner = web.AppRunner(
             app, handler_cancellation=True, shutdown_timeout=DRAIN_S, access_log=None

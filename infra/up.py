@@ -16,7 +16,7 @@ from admission import logs
 from admission.domain import DEFAULT_POOL
 from admission.errors import StoreUnavailable
 from admission.settings import Settings, SettingsError, read_settings
-from admission.store.connection import UnfitServer, check_server, open_redis
+from admission.store.connection import UnfitServer
 from admission.store.redis_store import RedisStore
 from infra import demo_model, embedded, reload, worker
 from infra.children import Children
@@ -24,8 +24,7 @@ from infra.service import serving
 from infra.state import StateError, StateFolder
 from scheduler import clockwork
 
-SERVER_START_S = 30.0  # a large append-only file is read at start
-WORKER_START_S = 10.0
+WORKER_START_S = 2.5  # then the welcome says that none is ready yet
 
 
 class UpError(Exception):
@@ -86,7 +85,7 @@ async def _up(settings: Settings) -> None:
         children = Children(folder.path)
         children.stop_survivors()
         stack.push_async_callback(children.stop)
-        url = settings.redis_address() or await _start_embedded(folder, children)
+        url = settings.redis_address() or await embedded.start(folder, children)
         if not settings.upstreams:
             await _start_demo(settings, folder, children)
         store = await stack.enter_async_context(serving(url, settings, needs_worker=True))
@@ -118,25 +117,6 @@ def _check_port(host: str, port: int) -> None:
             f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
             " (choose another with --port)"
         ) from error
-
-
-async def _start_embedded(folder: StateFolder, children: Children) -> str:
-    embedded.check_folder(folder)
-    await children.start("valkey", embedded.command(folder))
-    url = embedded.url(folder)
-    redis = open_redis(url)
-    try:
-        async with asyncio.timeout(SERVER_START_S):
-            while True:
-                try:
-                    await check_server(redis)
-                    return url
-                except StoreUnavailable:
-                    await asyncio.sleep(0.02)
-    except TimeoutError as error:
-        raise UpError(f"its Valkey does not start: see {folder.path / 'valkey.log'}") from error
-    finally:
-        await redis.aclose()
 
 
 async def _start_demo(settings: Settings, folder: StateFolder, children: Children) -> None:

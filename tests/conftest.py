@@ -122,7 +122,8 @@ def service_settings(**changes: str) -> Settings:
 async def service(redis: Redis, clock: ManualClock) -> AsyncIterator[Service]:
     """The service with capacity 1; it grants without a worker."""
     settings = service_settings()
-    app = await create_app(settings, redis, clock, needs_worker=False)
+    policy = settings.pool_policy(needs_worker=False)
+    app = await create_app(settings, RedisStore(redis, clock, policy))
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -2,7 +2,7 @@
 
 import logging
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from admission import logs
@@ -11,6 +11,9 @@ from admission.store import names
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 5.0  # scripts take microseconds; this long means that nobody is there
+# A burst waits for a connection. redis-py's own default (8.1: 100, then an error) would turn the
+# 101st caller away; and Redis, being one thread, answers no faster over more.
+CONNECTIONS_MAX = 64
 OLDEST_SERVER = (6, 2)
 
 log = logging.getLogger(__name__)
@@ -26,9 +29,14 @@ def open_redis(url: str) -> Redis:
     Raises:
         ValueError: not a Redis URL.
     """
-    return Redis.from_url(
-        url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=ANSWER_TIMEOUT_S
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS_MAX,
+        timeout=ANSWER_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=ANSWER_TIMEOUT_S,
     )
+    return Redis.from_pool(pool)
 
 
 async def check_server(redis: Redis) -> None:

@@ -5,6 +5,7 @@ Knows how to call the scripts and read their replies; the rules themselves are i
 
 import json
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
@@ -39,6 +40,7 @@ from admission.outcomes import (
     Unknown,
 )
 from admission.store import names, scripts
+from admission.store.news import users_with_news
 
 WORKER_LEASE_MS = 30_000
 """How long a worker's report is good for (DESIGN section 9)."""
@@ -295,6 +297,10 @@ class RedisStore:
         return lost
 
     # --- of no pool --------------------------------------------------------------------------
+
+    def users_with_news(self) -> AsyncIterator[str | None]:
+        """Ids of users whose news was published; None when some may have been missed."""
+        return users_with_news(self._redis)
 
     async def signing_key(self, new: str) -> str:
         """The key that signs user tokens: ``new`` for the first caller, then the same for all."""
