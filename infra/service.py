@@ -10,7 +10,6 @@ from aiohttp import web
 
 from admission.app import create_app
 from admission.clock import RedisClock
-from admission.keys import STORE
 from admission.settings import Settings
 from admission.store.connection import check_server, open_redis
 from admission.store.redis_store import RedisStore
@@ -33,7 +32,9 @@ async def store_at(url: str, settings: Settings) -> AsyncIterator[RedisStore]:
 
 
 @asynccontextmanager
-async def serving(url: str, settings: Settings, *, needs_worker: bool) -> AsyncIterator[RedisStore]:
+async def serving(
+    url: str, settings: Settings, *, needs_worker: bool
+) -> AsyncIterator[web.Application]:
     """The service listens on its host and port while this is open.
 
     Raises:
@@ -53,7 +54,7 @@ async def serving(url: str, settings: Settings, *, needs_worker: bool) -> AsyncI
         try:
             site = web.TCPSite(runner, settings.host, settings.port)
             await site.start()
-            yield app[STORE]
+            yield app
         finally:
             await runner.cleanup()
     finally:

@@ -13,11 +13,11 @@ from contextlib import AsyncExitStack
 from pydantic import SecretStr
 
 from admission import logs
-from admission.domain import DEFAULT_POOL
+from admission.directory import Directory
 from admission.errors import StoreUnavailable
+from admission.keys import DIRECTORY, STORE
 from admission.settings import Settings, SettingsError, read_settings
 from admission.store.connection import UnfitServer
-from admission.store.redis_store import RedisStore
 from infra import demo_model, embedded, reload, worker
 from infra.children import Children
 from infra.service import serving
@@ -88,9 +88,9 @@ async def _up(settings: Settings) -> None:
         url = settings.redis_address() or await embedded.start(folder, children)
         if not settings.upstreams:
             await _start_demo(settings, folder, children)
-        store = await stack.enter_async_context(serving(url, settings, needs_worker=True))
-        await stack.enter_async_context(clockwork.running(store, settings.upstreams))
-        ready = asyncio.create_task(_first_worker(store))
+        app = await stack.enter_async_context(serving(url, settings, needs_worker=True))
+        await stack.enter_async_context(clockwork.running(app[STORE], settings.upstreams))
+        ready = asyncio.create_task(_first_worker(app[DIRECTORY]))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -137,12 +137,12 @@ async def _start_demo(settings: Settings, folder: StateFolder, children: Childre
     )
 
 
-async def _first_worker(store: RedisStore) -> bool:
+async def _first_worker(directory: Directory) -> bool:
     """True once a worker is ready; False when none is after a while."""
     try:
         async with asyncio.timeout(WORKER_START_S):
-            while not any(w.ready for w in await store.workers(DEFAULT_POOL)):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)  # the registry is in Redis; no event tells of it
+            while not directory.count()["ready"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # a copy of the registry: no event tells of it
     except TimeoutError:
         return False
     return True

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from admission.settings import Settings
+from admission.store.names import POOL_KEYS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -33,3 +34,9 @@ def test_every_path_of_the_readme_exists() -> None:
 def test_the_lock_files_hold_names_versions_and_hashes_only() -> None:
     for lock in (ROOT / "infra" / "lock").glob("*.txt"):
         assert not re.search(r"https?://|file:", lock.read_text()), lock.name
+
+
+def test_the_table_of_keys_is_the_code() -> None:
+    table = (ROOT / "docs" / "redis.md").read_text()
+    for key in POOL_KEYS:
+        assert f"| `{key.name}` | {key.type} | {key.meaning} |" in table
