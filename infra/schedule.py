@@ -10,6 +10,7 @@ from admission import logs
 from admission.errors import StoreUnavailable
 from admission.settings import Settings, SettingsError, read_settings
 from admission.store.connection import UnfitServer
+from infra import worker
 from infra.service import store_at
 from scheduler import clockwork
 
@@ -29,7 +30,7 @@ def run(_: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM: 0; 1 or 2 when it cannot start."""
     logs.configure()
     try:
-        settings = read_settings(os.environ)
+        settings = read_settings(os.environ, also_known=worker.AGENT_SETTINGS)
         url = settings.redis_address()
         if url is None:
             raise SettingsError("REDIS_URL: needed; the embedded server belongs to `vestibule up`")

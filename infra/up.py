@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None:
             environ[name] = value
     try:
-        settings = read_settings(environ)
+        settings = read_settings(environ, also_known=worker.AGENT_SETTINGS)
         if args.reload:
             words = ["up", "--host", settings.host, "--port", str(settings.port)]
             return reload.run([sys.executable, "-m", "infra.cli", *words])

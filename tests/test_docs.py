@@ -4,23 +4,51 @@ import re
 import subprocess
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
+
 from admission.settings import Settings
 from admission.store.names import POOL_KEYS
+from worker_image import agent
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+def _row(field: FieldInfo) -> str:
+    """A setting as the README's table shows it."""
+    default = field.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    elif isinstance(default, tuple):
+        default = ", ".join(map(str, default))
+    shown = "none" if default in (None, "") else f"`{default}`"
+    return f"| `{field.alias}` | {shown} | {field.description} |"
+
+
+def _rows(chapter: str) -> list[str]:
+    """The rows of settings in one chapter of the README."""
+    text = README.split(f"## {chapter}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `[A-Z0-9_]+` \|.*$", text, re.MULTILINE)
+
+
 def test_the_settings_table_is_the_code() -> None:
-    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \|", README, re.MULTILINE))
-    fields = {str(field.alias): field for field in Settings.model_fields.values()}
-    assert list(rows) == list(fields)
+    assert _rows("Settings") == [_row(field) for field in Settings.model_fields.values()]
+
+
+def test_the_table_of_the_agents_settings_is_the_code() -> None:
+    options = agent.OPTIONS.values()
+    rows = [
+        f"| `{name}` | {f'`{default}`' if default else 'none'} | {meaning} |"
+        for name, _, default, meaning in options
+    ]
+    assert _rows("A GPU machine of your own") == rows
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     targets = set(re.findall(r"^  make (\w+)", shown.stdout, re.MULTILINE))
-    assert set(re.findall(r"make ([a-z0-9]+)", README)) <= targets
+    named = re.findall(r"(?:`|^|[A-Z]=\S+ )make ([a-z0-9]+)", README, re.MULTILINE)
+    assert set(named) <= targets
     assert {"run", "dev", "setup", "test", "e2e", "bench", "lint", "format"} <= targets
 
 

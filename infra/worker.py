@@ -1,0 +1,373 @@
+"""``vestibule worker``: vLLM and its agent as one thing, in the foreground, until it is stopped.
+
+Knows how the two are started, watched and stopped; not what the agent and admission say.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from admission.settings import SettingsError, read_settings
+from infra.state import StateError, read_keys
+from worker_image import agent
+
+LOOK_S = 0.3  # how often the agent is asked how far it is
+STILL_STARTING_S = 30.0  # a large model loads for minutes: say now and then that it goes on
+VLLM_STOP_S = 20.0  # vLLM aborts what runs at SIGTERM (`--shutdown-timeout 0`), so it is quick
+AGENT_STOP_S = 5.0  # on top of the time the agent gives the running requests
+TAIL_LINES = 12
+
+
+# Names in the environment that only an agent reads.
+AGENT_SETTINGS = frozenset(name for name, *_ in agent.OPTIONS.values())
+
+
+class WorkerError(Exception):
+    """Why it cannot start, in one line a person can act on."""
+
+
+def agent_command(*, port: int) -> list[str]:
+    """The command line of an agent; what else it needs is in `agent_environment`."""
+    return [sys.executable, str(Path(agent.__file__)), "--port", str(port)]
+
+
+def agent_environment(
+    *,
+    admission_url: str,
+    worker_token: str,
+    worker_id: str,
+    state_file: Path,
+    vllm_url: str,
+    slots: int = 8,
+    drain_timeout_s: int = 5,
+) -> dict[str, str]:
+    """What an agent finds in its environment, to be added to the one of the machine."""
+    return {
+        "VESTIBULE_ADMISSION_URL": admission_url,
+        "VESTIBULE_WORKER_TOKEN": worker_token,
+        "VESTIBULE_WORKER_ID": worker_id,
+        "VESTIBULE_WORKER_STATE": str(state_file),
+        "VESTIBULE_WORKER_DRAIN_TIMEOUT": str(drain_timeout_s),
+        "VESTIBULE_VLLM_URL": vllm_url,
+        "VESTIBULE_SLOTS": str(slots),
+    }
+
+
+def demo_command(*, port: int) -> list[str]:
+    """The command line of the demo model server."""
+    return [sys.executable, "-m", "infra.demo_model", "--port", str(port)]
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``worker`` to the command line."""
+    parser = commands.add_parser(
+        "worker",
+        help="run vLLM and its agent on this machine",
+        description="Start `vllm serve` on a free loopback port and the worker agent in front of"
+        " it, in the foreground. The agent's settings may also come from the environment:"
+        " see `python -m worker_image.agent --help`.",
+        epilog="Words after `--` go to `vllm serve`: vestibule worker --model DIR -- --dtype auto",
+    )
+    parser.add_argument("--model", required=True, help="folder or name of the model to serve")
+    parser.add_argument("--served-model-name", help="the name users see (the model's own)")
+    parser.add_argument("--admission-url", help="the admission service (http://127.0.0.1:8600)")
+    parser.add_argument(
+        "--worker-token-file",
+        type=Path,
+        help="file with the worker token (VESTIBULE_WORKER_TOKEN, or the state folder's keys.json)",
+    )
+    parser.add_argument("--host", help="address the agent listens on (127.0.0.1)")
+    parser.add_argument("--port", help="port the agent listens on (9001)")
+    parser.add_argument("--slots", help="concurrent requests the model takes well (8)")
+    parser.add_argument("--pool", help="the pool this worker serves (default)")
+    parser.add_argument("--vllm", default="vllm", help="the vllm executable (`vllm` on the PATH)")
+    parser.add_argument("vllm_arguments", nargs="*", help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGINT or SIGTERM: 0; 2 for wrong settings; 1 when it cannot start or dies."""
+    try:
+        plan = make_plan(args, os.environ)
+    except (SettingsError, agent.SettingsError) as error:
+        return _complain(str(error), 2)
+    except (WorkerError, StateError) as error:
+        return _complain(str(error), 1)
+    return asyncio.run(Pair(plan).run())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known before anything is started."""
+
+    settings: agent.Settings
+    model: str
+    vllm: Sequence[str]
+    vllm_environment: Mapping[str, str]
+    agent: Sequence[str]
+    agent_environment: Mapping[str, str]
+
+    def log_file(self, name: str) -> Path:
+        """Where a child writes."""
+        return self.settings.state_file.with_suffix(f".{name}.log")
+
+
+def make_plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
+    """Decide and check. Raises `WorkerError`, `StateError`, and both `SettingsError`s."""
+    read_settings(environ, also_known=AGENT_SETTINGS)
+    vllm_url = f"http://127.0.0.1:{_free_port()}"
+    key = environ.get("VESTIBULE_VLLM_KEY") or secrets.token_urlsafe(32)
+    theirs = {
+        **environ,
+        "VESTIBULE_VLLM_URL": vllm_url,
+        "VESTIBULE_VLLM_KEY": key,
+        "VESTIBULE_WORKER_TOKEN": _worker_token(args.worker_token_file, environ),
+    }
+    flags = []
+    for name in ("admission_url", "host", "port", "slots", "pool"):
+        if (value := getattr(args, name)) is not None:
+            flags += [f"--{name.replace('_', '-')}", value]
+    settings = agent.read_settings(flags, theirs)
+    executable = _executable(args.vllm)
+    _check_model(args.model)
+    _check_port(settings.host, settings.port)
+    _make_folder(settings.state_file.parent)
+    return Plan(
+        settings=settings,
+        model=args.model,
+        vllm=_vllm_command(executable, args, vllm_url.rpartition(":")[2]),
+        vllm_environment=_vllm_environment(executable, environ, key),
+        agent=[sys.executable, str(Path(agent.__file__)), *flags],
+        agent_environment=theirs,
+    )
+
+
+def _vllm_command(executable: Path, args: argparse.Namespace, port: str) -> list[str]:
+    named = ["--served-model-name", args.served_model_name] if args.served_model_name else []
+    # Ours come last, and win: only the agent may be reached from outside. The agent looks every
+    # second, which would fill the log with access lines.
+    ours = ["--disable-uvicorn-access-log", "--host", "127.0.0.1", "--port", port]
+    return [str(executable), "serve", args.model, *args.vllm_arguments, *named, *ours]
+
+
+def _vllm_environment(executable: Path, environ: Mapping[str, str], key: str) -> dict[str, str]:
+    """Without our keys, with the tools of its own virtual environment, behind a key of its own."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("VESTIBULE_")}
+    path = f"{executable.parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
+    return {**kept, "PATH": path, "VLLM_API_KEY": key}
+
+
+def _worker_token(file: Path | None, environ: Mapping[str, str]) -> str:
+    if file:
+        try:
+            return file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise WorkerError(f"--worker-token-file {file} cannot be read: {error}") from error
+    if token := environ.get("VESTIBULE_WORKER_TOKEN"):
+        return token
+    keys = Path(environ.get("VESTIBULE_STATE_DIR") or ".vestibule") / "keys.json"
+    return read_keys(keys).get("worker_token", "") if keys.exists() else ""
+
+
+def _executable(name: str) -> Path:
+    if found := shutil.which(name):
+        return Path(found).absolute()
+    raise WorkerError(
+        f"there is no executable {name!r}: install vLLM (https://docs.vllm.ai), or name it"
+        " with --vllm"
+    )
+
+
+def _check_model(model: str) -> None:
+    """A name is vLLM's to find; a path must be there."""
+    if model.startswith(("/", ".", "~")) and not Path(model).is_dir():
+        raise WorkerError(f"--model {model}: there is no such folder")
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise WorkerError(f"cannot listen on {host}:{port}: {reason} (see --port)") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkerError(f"the state folder {folder} cannot be made: {error.strerror}") from error
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Child:
+    """One process in a session of its own, so that a Ctrl-C reaches only us."""
+
+    def __init__(self, title: str, log_file: Path) -> None:
+        self._title, self.log_file = title, log_file
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        with self.log_file.open("wb") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        assert self._process
+        await self._process.wait()
+
+    def obituary(self) -> str:
+        """How it ended, in words."""
+        status = (self._process and self._process.returncode) or 0
+        how = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
+        return f"{self._title} {how}"
+
+    async def stop(self, grace_s: float) -> None:
+        """End it and whatever it started: politely, and after `grace_s` not politely."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), grace_s)
+        with contextlib.suppress(ProcessLookupError):  # vLLM's engine is a process of its own
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    def last_lines(self) -> list[str]:
+        return self.log_file.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+
+
+class Pair:
+    """vLLM and its agent: both run, or neither."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._vllm = Child("vLLM", plan.log_file("vllm"))
+        self._agent = Child("the agent", plan.log_file("agent"))
+
+    async def run(self) -> int:
+        """The exit status of the command."""
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        try:
+            # The agent is there first: a token that is refused is known in a second, a model
+            # that does not load in minutes.
+            await self._agent.start(self._plan.agent, self._plan.agent_environment)
+            await self._vllm.start(self._plan.vllm, self._plan.vllm_environment)
+            _say(f"vLLM starts with {self._plan.model} (log: {self._vllm.log_file})")
+            death = await self._watch(stop)
+        finally:
+            _say("stopping")
+            await self._agent.stop(self._plan.settings.drain_timeout_s + AGENT_STOP_S)
+            await self._vllm.stop(VLLM_STOP_S)
+        return _complain(death, 1) if death else 0
+
+    async def _watch(self, stop: asyncio.Event) -> str:
+        """Wait for the end: why one of the two died, or "" when we were asked to stop."""
+        asked, progress = stop.wait(), Progress(self._plan.settings).tell()
+        waiting = (asked, progress, self._agent.ended(), self._vllm.ended())
+        tasks = [asyncio.create_task(one) for one in waiting]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done - {tasks[0]}:
+            task.result()
+        if stop.is_set():
+            return ""
+        return self._agent_death() if tasks[2] in done else self._vllm_death()
+
+    def _agent_death(self) -> str:
+        said = [line for line in self._agent.last_lines() if line.startswith("agent: ")]
+        text = said[-1].removeprefix("agent: ") if said else self._agent.obituary()
+        return f"{text} (log: {self._agent.log_file})"
+
+    def _vllm_death(self) -> str:
+        for line in self._vllm.last_lines():
+            print(f"  | {line}", file=sys.stderr)
+        return f"{self._vllm.obituary()} (log: {self._vllm.log_file})"
+
+
+class Progress:
+    """Tells how far the agent is, a line for each thing that changed."""
+
+    def __init__(self, settings: agent.Settings) -> None:
+        self._settings = settings
+        self._began = time.monotonic()
+        self._said: dict[str, str] = {}
+
+    async def tell(self) -> None:
+        """Never ends by itself."""
+        url = f"{_here(self._settings)}/readyz"
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.get(url) as answer:
+                        self._compare(await answer.json())
+                await asyncio.sleep(LOOK_S)
+
+    def _compare(self, seen: Mapping[str, object]) -> None:
+        models, ready = seen["models"], seen["ready"]
+        settings = self._settings
+        self._say("admission", f"admission: {seen['admission']} ({settings.admission_url})")
+        if isinstance(models, list) and models:
+            self._say("models", f"model loaded: {', '.join(map(str, models))}")
+        if ready and seen["registered"]:
+            served = f"pool {settings.pool}, {settings.slots} slots, {settings.worker_url}"
+            self._say("state", f"ready: {served}")
+        elif "models" in self._said:
+            self._say("state", f"not ready: {seen['reason'] or 'not registered'}")
+        else:
+            waited = int((time.monotonic() - self._began) / STILL_STARTING_S) * STILL_STARTING_S
+            self._say("waited", f"vLLM is still starting ({waited:.0f} s)" if waited else "")
+
+    def _say(self, topic: str, text: str) -> None:
+        if text and self._said.get(topic) != text:
+            self._said[topic] = text
+            _say(text)
+
+
+def _here(settings: agent.Settings) -> str:
+    """The agent as this machine reaches it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _say(text: str) -> None:
+    print(f"vestibule worker: {text}", flush=True)
+
+
+def _complain(text: str, status: int) -> int:
+    for line in text.splitlines():
+        print(f"vestibule worker: {line}", file=sys.stderr)
+    return status
