@@ -51,8 +51,6 @@ async def check_server(redis: Redis) -> None:
         memory = await redis.info("memory")
         persistence = await redis.info("persistence")
         layout = int(await redis.get(names.LAYOUT_KEY) or names.LAYOUT)
-        if layout <= names.LAYOUT:
-            await redis.set(names.LAYOUT_KEY, names.LAYOUT)
     except (RedisError, OSError) as error:
         raise StoreUnavailable from error
     if layout > names.LAYOUT:
@@ -69,3 +67,12 @@ async def check_server(redis: Redis) -> None:
         )
     if not persistence["aof_enabled"]:
         logs.event(log, "redis_without_append_only_file", logging.WARNING)
+    await _claim_layout(redis)
+
+
+async def _claim_layout(redis: Redis) -> None:
+    """Only once the server was found fit: a refusal leaves nothing behind."""
+    try:
+        await redis.set(names.LAYOUT_KEY, names.LAYOUT)
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable from error

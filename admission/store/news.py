@@ -36,7 +36,8 @@ async def users_with_news(redis: Redis) -> AsyncIterator[str | None]:
                     if message["type"] == "psubscribe":
                         yield None
                     elif message["type"] == "pmessage":
-                        yield message["channel"].decode().removeprefix(USER_CHANNEL)
+                        channel = message["channel"].decode(errors="replace")  # anybody may publish
+                        yield channel.removeprefix(USER_CHANNEL)
         except (RedisError, OSError) as error:
             logs.event(log, "news_lost", logging.WARNING, error=error)
             await asyncio.sleep(RECONNECT_S)

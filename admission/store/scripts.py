@@ -16,8 +16,8 @@ from admission.store.names import POOL_KEYS
 
 LIBRARY = (
     "clock",
-    "pool",
     "ticket",
+    "pool",
     "publish",
     "estimate",
     "view",

@@ -11,13 +11,21 @@ RETURNS
 ]]
 local ticket, request = ARGV[3], ARGV[4]
 end_due()
-local facts = load_ticket(ticket)
-if facts and facts.uses[request] then
+
+local function give_back(id)
+  local facts = load_ticket(id)
+  if not facts or not facts.uses[request] then return facts end
   facts.uses[request] = nil
   if facts.finish_ms and answering_until(facts) == 0 then
-    redis.call("ZREM", K.finishing, ticket)
+    redis.call("ZREM", K.finishing, id)
   end
-  save_ticket(ticket, facts)
+  save_ticket(id, facts)
+  return facts
 end
+
+local facts = give_back(ticket)
+-- A request that outlived its session is renewed by the user's next one.
+local current = facts and redis.call("HGET", K.users, facts.user)
+if current ~= ticket then give_back(current) end
 offer_free()
 return reply("done")

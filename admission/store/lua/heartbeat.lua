@@ -13,18 +13,11 @@ RETURNS
 ]]
 local user, client = ARGV[3], ARGV[4]
 
-local function renew_answer(ticket, facts)
-  facts.answers[client] = NOW + ANSWER_LEASE_MS
-  save_ticket(ticket, facts)
-end
-
--- An answer that still runs after its session keeps the slot for at most FINISHING_MS.
 local function renew_finishing(ticket)
-  local facts = load_ticket(ticket)
-  if not facts or not redis.call("ZSCORE", K.finishing, ticket) then return end
-  if not facts.answers[client] then return end
-  renew_answer(ticket, facts)
-  redis.call("ZADD", K.finishing, math.min(NOW + ANSWER_LEASE_MS, facts.finish_ms), ticket)
+  local facts = load_finishing(ticket)
+  if not facts or not facts.answers[client] then return end
+  facts.answers[client] = NOW + ANSWER_LEASE_MS
+  keep_finishing(ticket, facts)
 end
 
 end_due()
@@ -33,13 +26,13 @@ if not ticket then return reply("unknown") end
 if state == "waiting" then
   attach(ticket, facts)
 elseif state == "active" and client ~= "" then
+  answering_until(facts) -- forgets lapsed answers
+  facts.answers[client] = NOW + ANSWER_LEASE_MS
   use(ticket, facts)
-  renew_answer(ticket, facts)
+  save_ticket(ticket, facts)
 end
-if client ~= "" then
-  renew_finishing(ticket)
-  if facts.previous then renew_finishing(facts.previous) end
-end
+renew_finishing(ticket)
+renew_finishing(facts.previous)
 offer_free()
 facts = load_ticket(ticket)
 return reply(state == "disconnected" and "ended" or "alive", view(ticket, facts))

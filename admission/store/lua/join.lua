@@ -21,9 +21,13 @@ local user, ticket, model = ARGV[3], ARGV[4], ARGV[8]
 local auto_confirm, will_return, client = ARGV[5] == "1", ARGV[6] == "1", ARGV[7]
 local head_start_ms = tonumber(ARGV[9])
 
+-- Past CHATS_MAX a chat is not told apart any more: it stays until the whole turn ends.
+local CHATS_MAX = 100
+
 local function set_flags(id, facts)
+  local chat = count(facts.clients) < CHATS_MAX and client or ""
   facts.auto_confirm, facts.will_return = auto_confirm and not will_return, will_return
-  facts.clients[client] = 1
+  facts.clients[chat] = 1
   if facts.will_return then redis.call("ZREM", K.presence, id) end
 end
 
@@ -31,7 +35,8 @@ end_due()
 local id, facts, state = latest(user)
 if id and state ~= "disconnected" then
   set_flags(id, facts)
-  if state == "waiting" and facts.auto_confirm then attach(id, facts) end
+  local skipped = redis.call("ZSCORE", K.skipped, id) -- joining again is coming back
+  if state == "waiting" and (facts.auto_confirm or skipped) then attach(id, facts) end
   save_ticket(id, facts)
   offer_free()
   return reply("known", view(id, load_ticket(id)))
@@ -43,7 +48,7 @@ if POLICY.queue_limit and waiting >= POLICY.queue_limit and free_slots() == 0 th
   return reply("full")
 end
 facts = { user = user, model = model, head_start_ms = head_start_ms, clients = {}, uses = {},
-  answers = {}, previous = id }
+  answers = {}, previous = last_answering(id, facts) }
 set_flags(ticket, facts)
 enqueue(ticket, facts)
 if facts.auto_confirm then attach(ticket, facts) end

@@ -41,5 +41,8 @@ if client ~= "" then
   end
 end
 if ends then disconnect(ticket, facts, state, reason, NOW) end
+if reason == "removed" then -- cuts what still runs, of the session before too
+  redis.call("ZREM", K.finishing, ticket, facts.previous or ticket)
+end
 offer_free()
 return reply("left", { previous = state, status = state_of(ticket, load_ticket(ticket)) })

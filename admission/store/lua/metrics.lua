@@ -14,8 +14,8 @@ local waits = redis.call("LRANGE", K.waits, 0, -1)
 for i, wait in ipairs(waits) do waits[i] = tonumber(wait) end
 local wait_ms, wait_high_ms = estimate(waiting + 1)
 return reply("metrics", {
-  now_ms = NOW, capacity = capacity(), active = live(K.sessions), draft = live(K.drafts),
-  finishing = live(K.finishing), waiting = waiting, free = free_slots(),
+  now_ms = NOW, capacity = capacity(), active = live_sessions(), draft = live(K.drafts),
+  finishing = live_finishing(), waiting = waiting, free = free_slots(),
   paused = POLICY.paused or false, granting = granting(), ready_workers = live(K.ready),
   admitted_total = tonumber(counters[1]) or 0, expired_total = tonumber(counters[2]) or 0,
   abandoned_total = tonumber(counters[3]) or 0, wait_ms = wait_ms, wait_high_ms = wait_high_ms,

@@ -22,13 +22,16 @@ local function renew(ticket, facts)
   save_ticket(ticket, facts)
 end
 
+local function crowded(facts)
+  return not facts.uses[request] and count(facts.uses) >= concurrency
+end
+
 local function finishing(ticket)
-  local facts = load_ticket(ticket)
-  local deadline = facts and tonumber(redis.call("ZSCORE", K.finishing, ticket))
-  if not deadline or deadline <= NOW then return nil end
-  if not facts.uses[request] and not facts.answers[message] then return nil end
+  local facts = load_finishing(ticket)
+  if not facts or not (facts.uses[request] or facts.answers[message]) then return nil end
+  if crowded(facts) then return reply("busy", { ticket_id = ticket }) end
   renew(ticket, facts)
-  redis.call("ZADD", K.finishing, math.min(NOW + ANSWER_LEASE_MS, facts.finish_ms), ticket)
+  keep_finishing(ticket, facts)
   return reply("pass", { ticket_id = ticket })
 end
 
@@ -38,13 +41,11 @@ local ticket, facts, state = latest(user)
 if not ticket then return reply("refused") end
 if state == "active" then
   answering_until(facts) -- forgets lapsed requests
-  if not facts.uses[request] and count(facts.uses) >= concurrency then
-    return reply("busy", { ticket_id = ticket })
-  end
+  if crowded(facts) then return reply("busy", { ticket_id = ticket }) end
   use(ticket, facts)
   renew(ticket, facts)
   return reply("pass", { ticket_id = ticket,
     deadline_ms = tonumber(redis.call("ZSCORE", K.sessions, ticket)) })
 end
-return finishing(ticket) or (facts.previous and finishing(facts.previous))
+return finishing(ticket) or finishing(facts.previous)
   or reply("refused", view(ticket, facts))

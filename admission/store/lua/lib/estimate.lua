@@ -2,7 +2,7 @@
 -- Every session has a hard end, so the high value is a bound while nothing unforeseen happens; the
 -- value assumes that sessions last as long as they lately did.
 
-local RELEASES -- {expected = sorted ms from now, high = sorted ms from now, life = ms}
+local RELEASES -- {slots, expected = sorted ms from now, high = sorted ms from now, life = ms}
 
 local function releases()
   if RELEASES then return RELEASES end
@@ -25,19 +25,24 @@ local function releases()
   collect(K.finishing, same, same)
   table.sort(expected)
   table.sort(high)
-  RELEASES = { expected = expected, high = high, life = life }
+  RELEASES = { slots = capacity(), expected = expected, high = high, life = life }
   return RELEASES
+end
+
+-- When `position` gets a slot: the first round of slots comes free as `ends` says, each further
+-- round one turn later, and never before the last end of the round before it.
+local function served(position, slots, ends, turn_ms)
+  local round, i = math.floor((position - 1) / slots), (position - 1) % slots + 1 + #ends - slots
+  local first = ends[i] or 0 -- a slot nobody holds
+  if round == 0 then return first end
+  return math.max(first, (ends[#ends] or 0) - turn_ms) + round * turn_ms
 end
 
 -- Milliseconds (value, high value) until `position` is offered a slot; nil when it cannot be known.
 local function estimate(position)
-  local slots = capacity()
-  if slots < 1 or not granting() then return nil end
+  if not granting() then return nil end
   local r = releases()
-  local held = #r.high
-  local nth = position + held - slots -- how many must end before it is this one's turn
-  if nth < 1 then return 0, 0 end
-  if held == 0 then return nil end
-  local round, i = math.floor((nth - 1) / held), (nth - 1) % held + 1
-  return r.expected[i] + round * r.life, r.high[i] + round * POLICY.session_ms
+  if r.slots < 1 then return nil end
+  return served(position, r.slots, r.expected, r.life),
+    served(position, r.slots, r.high, POLICY.session_ms)
 end

@@ -18,8 +18,29 @@ local function live(key)
   return redis.call("ZCOUNT", key, string.format("(%.0f", NOW), "+inf")
 end
 
+-- Without those whose first use is overdue.
+local function live_sessions()
+  local n = live(K.sessions)
+  local due = redis.call("ZRANGEBYSCORE", K.unused, "-inf", string.format("%.0f", NOW))
+  for _, ticket in ipairs(due) do
+    if (tonumber(redis.call("ZSCORE", K.sessions, ticket)) or 0) > NOW then n = n - 1 end
+  end
+  return n
+end
+
+-- With those who will be finishing once a script ends them: a batch may leave them for the next.
+local function live_finishing()
+  local n = live(K.finishing)
+  local due = redis.call("ZRANGEBYSCORE", K.sessions,
+    string.format("(%.0f", NOW - ANSWER_LEASE_MS), string.format("%.0f", NOW))
+  for _, ticket in ipairs(due) do
+    if answering_until(load_ticket(ticket)) > 0 then n = n + 1 end
+  end
+  return n
+end
+
 local function busy()
-  return live(K.drafts) + live(K.sessions) + live(K.finishing)
+  return live(K.drafts) + live_sessions() + live_finishing()
 end
 
 local function ready_slots()

@@ -31,19 +31,18 @@ local function end_with(from, reason)
   return function(ticket, facts, deadline) disconnect(ticket, facts, from, reason, deadline) end
 end
 
-local DUTIES = {
-  { K.drafts, end_with("draft", "draft_timeout") },
-  { K.sessions, end_with("active", "session_timeout") },
-  { K.unused, end_with("active", "idle") },
-  { K.finishing, function(ticket, facts)
-    redis.call("ZREM", K.finishing, ticket)
-    log(ticket, facts, "finishing", "disconnected", facts.reason)
-  end },
-  { K.timeouts, end_with("waiting", "queue_timeout") },
-  { K.skipped, end_with("waiting", "abandoned") },
-  { K.presence, skip },
-  { K.ended, forget },
-}
+local function finish(ticket, facts)
+  redis.call("ZREM", K.finishing, ticket)
+  log(ticket, facts, "finishing", "disconnected", facts.reason)
+end
+
+local DUTIES = {}
+for _, ending in ipairs(ENDINGS) do
+  DUTIES[#DUTIES + 1] = { ending.key, end_with(ending.from, ending.reason) }
+end
+DUTIES[#DUTIES + 1] = { K.finishing, finish }
+DUTIES[#DUTIES + 1] = { K.presence, skip }
+DUTIES[#DUTIES + 1] = { K.ended, forget }
 
 local function end_due()
   local left = BATCH
@@ -60,15 +59,21 @@ local function end_due()
   if left > 0 and redis.call("ZCARD", K.queue) > 0 then run(K.idle, end_idle) end
 end
 
+-- Who is due, but beyond this script's batch, is ended or skipped on the way.
 local function offer_free()
-  local free = free_slots()
-  while free > 0 do
+  local free, overdue = free_slots(), 0
+  while free > 0 and overdue < BATCH do
     local ticket = redis.call("ZRANGE", K.queue, 0, 0)[1]
     if not ticket then return end
     local facts = load_ticket(ticket)
+    local _, _, reason, ended_ms, from = state_of(ticket, facts)
     local present = tonumber(redis.call("ZSCORE", K.presence, ticket))
-    if present and present <= NOW then
-      skip(ticket, facts) -- due, but beyond this script's batch
+    if from then
+      disconnect(ticket, facts, from, reason, ended_ms)
+      overdue = overdue + 1
+    elseif present and present <= NOW then
+      skip(ticket, facts)
+      overdue = overdue + 1
     else
       if present and facts.auto_confirm then
         activate(ticket, facts, "waiting")
@@ -85,12 +90,11 @@ local function latest(user)
   local ticket = redis.call("HGET", K.users, user)
   local facts = load_ticket(ticket)
   if not facts then return nil end
-  local state, _, reason = state_of(ticket, facts)
-  if state == "disconnected" and not facts.ended_ms then
-    local key = reason == "session_timeout" and K.sessions or K.drafts
-    local from = reason == "session_timeout" and "active" or "draft"
-    disconnect(ticket, facts, from, reason, tonumber(redis.call("ZSCORE", key, ticket)))
+  local state, _, reason, ended_ms, from = state_of(ticket, facts)
+  if from then
+    disconnect(ticket, facts, from, reason, ended_ms)
     return latest(user)
   end
+  if not readable(ended_ms) then return nil end
   return ticket, facts, state
 end

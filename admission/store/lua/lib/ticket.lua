@@ -2,6 +2,17 @@
 
 local ANSWER_LEASE_MS = 30000 -- an answer not renewed for this long no longer runs (DESIGN 4)
 local FINISHING_MS = 120000   -- how long an answer may outlive its session (DESIGN 4)
+local READABLE_MS = 300000    -- an ended ticket can still be read this long (DESIGN 4)
+
+-- The deadlines that end a ticket: in which set, out of which state, and why. A session's first
+-- use is due before its end, so it is looked at first.
+local ENDINGS = {
+  { key = K.drafts, from = "draft", reason = "draft_timeout" },
+  { key = K.unused, from = "active", reason = "idle" },
+  { key = K.sessions, from = "active", reason = "session_timeout" },
+  { key = K.timeouts, from = "waiting", reason = "queue_timeout" },
+  { key = K.skipped, from = "waiting", reason = "abandoned" },
+}
 
 local function load_ticket(ticket)
   local raw = ticket and redis.call("HGET", K.tickets, ticket)
@@ -13,15 +24,22 @@ local function save_ticket(ticket, facts)
 end
 
 -- State and deadline as they count now: past its deadline a ticket is disconnected, ticked or not.
+-- Of a disconnected one also why and since when, and the state to end when no script did so yet.
 local function state_of(ticket, facts)
-  if facts.ended_ms then return "disconnected", nil, facts.reason end
-  local deadline = tonumber(redis.call("ZSCORE", K.sessions, ticket))
-  if deadline and deadline > NOW then return "active", deadline end
-  if deadline then return "disconnected", nil, "session_timeout" end
-  deadline = tonumber(redis.call("ZSCORE", K.drafts, ticket))
-  if deadline and deadline > NOW then return "draft", deadline end
-  if deadline then return "disconnected", nil, "draft_timeout" end
-  return "waiting"
+  if facts.ended_ms then return "disconnected", nil, facts.reason, facts.ended_ms end
+  local state, expires = "waiting", nil
+  for _, ending in ipairs(ENDINGS) do
+    local deadline = tonumber(redis.call("ZSCORE", ending.key, ticket))
+    if deadline and deadline <= NOW then
+      return "disconnected", nil, ending.reason, deadline, ending.from
+    end
+    if deadline and ending.from ~= "waiting" then state, expires = ending.from, deadline end
+  end
+  return state, expires
+end
+
+local function readable(ended_ms)
+  return not ended_ms or ended_ms + READABLE_MS > NOW
 end
 
 -- Until when do answers of this ticket run? Forgets those that lapsed; 0 when none runs.

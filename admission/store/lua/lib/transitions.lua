@@ -3,7 +3,6 @@
 
 local SKIPPED_MS = 600000  -- a lapsed place is kept this long (DESIGN 4, invariant 9)
 local UNUSED_MS = 60000    -- an auto-confirmed session must be used by then (invariant 9)
-local READABLE_MS = 300000 -- an ended ticket can still be read this long (DESIGN 4)
 local DEADLINE_REASONS = { session_timeout = true, draft_timeout = true, idle = true,
   queue_timeout = true, abandoned = true }
 
@@ -18,13 +17,14 @@ local function enqueue(ticket, facts)
   log(ticket, facts, nil, "waiting")
 end
 
--- Presence keeps the place; somebody who said "I will return" needs none.
+-- Presence keeps the place, and coming back restores it; who said "I will return" needs none.
 local function attach(ticket, facts)
-  if facts.will_return then return end
-  redis.call("ZADD", K.presence, NOW + POLICY.grace_ms, ticket)
   if redis.call("ZREM", K.skipped, ticket) == 1 then
     redis.call("ZADD", K.queue, facts.score, ticket)
     log(ticket, facts, "skipped", "waiting")
+  end
+  if not facts.will_return then
+    redis.call("ZADD", K.presence, NOW + POLICY.grace_ms, ticket)
   end
 end
 
@@ -52,9 +52,12 @@ local function activate(ticket, facts, from)
   local deadline = NOW + POLICY.session_ms
   leave_queue(ticket)
   redis.call("ZREM", K.drafts, ticket)
+  redis.call("HDEL", K.told, "soon:" .. ticket) -- the draft's reminder is not the session's
   redis.call("ZADD", K.sessions, deadline, ticket)
   redis.call("ZADD", K.idle, NOW + POLICY.idle_ms, ticket)
-  if from == "waiting" then redis.call("ZADD", K.unused, NOW + UNUSED_MS, ticket) end
+  if from == "waiting" and POLICY.session_ms > UNUSED_MS then
+    redis.call("ZADD", K.unused, NOW + UNUSED_MS, ticket)
+  end
   facts.started_ms = NOW
   save_ticket(ticket, facts)
   redis.call("HINCRBY", K.pool, "admitted_total", 1)
@@ -74,9 +77,10 @@ local function draft(ticket, facts)
   tell_slot(facts.user, deadline)
 end
 
--- How long sessions lately lasted: an exponential mean over about the last ten.
+-- How long sessions lately lasted: an exponential mean over about the last ten. Until they are
+-- known they last as long as they may: one who leaves at once must not promise speed to all.
 local function learn_life(life_ms)
-  local known = tonumber(redis.call("HGET", K.pool, "life_ms")) or life_ms
+  local known = tonumber(redis.call("HGET", K.pool, "life_ms")) or POLICY.session_ms
   redis.call("HSET", K.pool, "life_ms", string.format("%.0f", known + (life_ms - known) / 10))
 end
 
@@ -88,9 +92,29 @@ local function start_finishing(ticket, facts, ended_ms)
   if lease > NOW then redis.call("ZADD", K.finishing, lease, ticket) end
 end
 
+-- The facts of an ended ticket while its last answer runs, without what lapsed; else nil.
+local function load_finishing(ticket)
+  local deadline = ticket and tonumber(redis.call("ZSCORE", K.finishing, ticket))
+  if not deadline or deadline <= NOW then return nil end
+  local facts = load_ticket(ticket)
+  answering_until(facts)
+  return facts
+end
+
+local function keep_finishing(ticket, facts)
+  save_ticket(ticket, facts)
+  redis.call("ZADD", K.finishing, math.min(NOW + ANSWER_LEASE_MS, facts.finish_ms), ticket)
+end
+
+-- The ended ticket of this user whose answer may still run: this one, or the one before it.
+local function last_answering(ticket, facts)
+  return load_finishing(ticket) and ticket or facts and facts.previous
+end
+
 local function back_in_line(facts, ticket)
   local again = { user = facts.user, head_start_ms = facts.head_start_ms, will_return = true,
-    model = facts.model, clients = {}, uses = {}, answers = {}, previous = ticket }
+    model = facts.model, clients = {}, uses = {}, answers = {},
+    previous = last_answering(ticket, facts) }
   local id = ticket .. "r"
   enqueue(id, again)
   return position_of(again)
@@ -106,7 +130,7 @@ local function disconnect(ticket, facts, from, reason, ended_ms)
   facts.ended_ms, facts.reason = ended_ms, reason
   if from == "active" then
     learn_life(ended_ms - facts.started_ms)
-    if reason ~= "removed" then start_finishing(ticket, facts, ended_ms) end
+    start_finishing(ticket, facts, ended_ms)
   end
   redis.call("ZADD", K.ended, ended_ms + READABLE_MS, ticket)
   save_ticket(ticket, facts)

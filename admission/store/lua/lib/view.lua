@@ -23,8 +23,7 @@ local function seconds(ms)
 end
 
 local function tell_position(ticket, facts, position)
-  local wait_ms, high_ms = estimate(position)
+  local wait_ms = estimate(position)
   redis.call("HSET", K.told, ticket, position)
-  tell(facts.user, { status = "waiting", position = position, estimated_wait = seconds(wait_ms),
-    estimated_wait_high = seconds(high_ms) })
+  tell(facts.user, { status = "waiting", position = position, estimated_wait = seconds(wait_ms) })
 end

@@ -1,0 +1,92 @@
+"""The pool's own rules: limits, pause, requeue, and settings an admin stored."""
+
+import pytest
+
+from admission.domain import Status
+from admission.outcomes import Joined, NoSession, Refused, Unknown
+from tests.store.conftest import RoomOf
+from tests.store.room import POOL, Room
+
+
+@pytest.fixture
+async def full(room: Room) -> Room:
+    """Both slots are taken."""
+    await room.sit("s1", "s2")
+    return room
+
+
+async def test_refused_calls_leave_nothing_behind(room_of: RoomOf) -> None:
+    room = room_of(capacity=1, queue_limit=1)
+    await room.sit("s")
+    await room.join("a")
+    before = await room.dump()
+    assert await room.store.join(POOL, "b", ticket="b1") == Refused("full")
+    assert await room.store.confirm(POOL, "b") == Unknown()
+    assert await room.store.heartbeat(POOL, "b") == Unknown()
+    assert await room.use("b") == NoSession(None)
+    await room.store.confirm(POOL, "a")
+    await room.store.done(POOL, ticket="nobody", request="r")
+    assert await room.dump() == before
+
+
+async def test_the_queue_limit_counts_who_waits_and_never_who_gets_a_slot(room_of: RoomOf) -> None:
+    room = room_of(capacity=1, queue_limit=0)
+    assert (await room.join("a")).status == Status.DRAFT
+    assert await room.store.join(POOL, "b", ticket="b1") == Refused("full")
+    assert (await room.join("a")).status == Status.DRAFT
+
+
+async def test_a_paused_pool_takes_nobody_new_and_grants_nothing(full: Room) -> None:
+    await full.join("a")
+    await full.configure(paused=True)
+    assert await full.store.join(POOL, "b", ticket="b1") == Refused("paused")
+    assert (await full.join("a")).position == 1
+    await full.store.leave(POOL, "s1")
+    assert await full.standings("s2", "a") == ["active", "waiting"]
+    await full.configure(paused=None)
+    assert await full.standing("a") == "draft"
+
+
+async def test_requeue_puts_a_timed_out_user_back_at_the_end(room_of: RoomOf) -> None:
+    room = room_of(capacity=1, requeue=True)
+    [first] = await room.sit("a")
+    await room.join("b", will_return=True)
+    room.clock.advance_ms(1_200_000)
+    await room.tick()
+    again = await room.see("a")
+    assert (again.status, again.position) == (Status.WAITING, 1)
+    assert again.ticket_id != first.ticket_id
+    assert await room.standing("b") == "draft"
+    room.clock.advance_ms(300_000)  # b never confirms; requeued tickets need no presence
+    await room.tick()
+    assert await room.standing("a") == "draft"
+    room.clock.advance_ms(300_000)
+    await room.tick()
+    assert await room.standing("a") == "draft_timeout"  # and is not put back once more
+
+
+@pytest.mark.parametrize("reason", ["left", "removed"])
+async def test_requeue_is_for_timeouts_only(room_of: RoomOf, reason: str) -> None:
+    room = room_of(requeue=True)
+    await room.sit("a")
+    await room.store.leave(POOL, "a", reason=reason)
+    assert await room.standing("a") == reason
+
+
+async def test_pools_do_not_touch_each_other(room: Room) -> None:
+    await room.sit("a", "b")
+    joined = await room.store.join("other", "a", ticket="x")
+    assert isinstance(joined, Joined)
+    assert (joined.ticket.pool, joined.ticket.status) == ("other", Status.DRAFT)
+    await room.store.leave("other", "a")
+    assert await room.standing("a") == "active"
+
+
+async def test_settings_win_over_defaults_until_given_back(room: Room) -> None:
+    await room.configure(capacity=7, paused=True)
+    seen_ = await room.metrics()
+    assert (seen_.capacity, seen_.paused, seen_.free) == (7, True, 0)
+    await room.configure(capacity=None)
+    seen_ = await room.metrics()
+    assert (seen_.capacity, seen_.paused) == (2, True)
+    assert await room.store.pools() == [POOL]
