@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
 
@@ -50,6 +49,7 @@ async def create_app(settings: Settings, store: RedisStore) -> web.Application:
     app.cleanup_ctx.append(_upstream_session)
     app.cleanup_ctx.append(_directory)
     app.cleanup_ctx.append(_newsroom)
+    app.on_response_prepare.append(middleware.finish_headers)
     app.on_shutdown.append(_end_streams)
     return app
 
@@ -57,7 +57,9 @@ async def create_app(settings: Settings, store: RedisStore) -> web.Application:
 async def _upstream_session(app: web.Application) -> AsyncIterator[None]:
     # Answers pass undecoded; no cookie of one caller reaches another.
     async with ClientSession(
-        connector=TCPConnector(limit=0, keepalive_timeout=30),
+        # Shorter than uvicorn, which serves vLLM, keeps idle connections (timeout_keep_alive, 5 s):
+        # a request is never sent into one that is just being closed.
+        connector=TCPConnector(limit=0, keepalive_timeout=4),
         auto_decompress=False,
         cookie_jar=DummyCookieJar(),
     ) as session:
@@ -84,6 +86,7 @@ async def _end_streams(app: web.Application) -> None:
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    # redis-py 8.1 swallows a cancellation that arrives while it connects: asked until it ends.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.02)

@@ -1,4 +1,4 @@
-"""The typed keys under which the application keeps what its handlers use."""
+"""The typed keys under which application and request keep what handlers use."""
 
 from aiohttp import ClientSession, web
 
@@ -13,4 +13,5 @@ GATEKEEPER = web.AppKey("gatekeeper", Gatekeeper)
 DIRECTORY = web.AppKey("directory", Directory)
 NEWSROOM = web.AppKey("newsroom", Newsroom)
 SETTINGS = web.AppKey("settings", Settings)
+REQUEST_ID = web.RequestKey("request_id", str)  # kept in the request
 UPSTREAM = web.AppKey("upstream", ClientSession)

@@ -11,10 +11,10 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from admission import logs, wire
-from admission.errors import AdmissionError
-from admission.keys import SETTINGS
+from admission.errors import AdmissionError, BadInput
+from admission.keys import REQUEST_ID, SETTINGS
 
-REQUEST_ID = "X-Request-Id"
+REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 
 log = logging.getLogger(__name__)
@@ -39,14 +39,11 @@ def error_response(request: web.Request, error: AdmissionError) -> web.Response:
 
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Keep the caller's request id, or make one, and send it back."""
-    given = request.headers.get(REQUEST_ID, "")
+    """Keep the caller's request id, or make one."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
     identity = given if _REQUEST_ID_FORM.fullmatch(given) else uuid.uuid4().hex
-    request["request_id"] = identity
-    response = await handler(request)
-    if not response.prepared:
-        response.headers.setdefault(REQUEST_ID, identity)
-    return response
+    request[REQUEST_ID] = identity
+    return await handler(request)
 
 
 @web.middleware
@@ -59,24 +56,34 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return error_response(request, _of_framework(error, request))
+        response = error_response(request, _of_framework(error, request))
+        if hdrs.ALLOW in error.headers:
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        return response
+    except web.RequestPayloadError:  # not encoded as its headers say
+        return error_response(request, BadInput("body: cannot be unpacked", field="body"))
     except ConnectionResetError:
         raise  # the caller is gone; there is nobody to answer
     except Exception:  # noqa: BLE001 - the outermost place; the cause goes to the log
-        log.exception("request_failed method=%s path=%s", request.method, request.path)
+        path = request.rel_url.raw_path  # encoded, and without the query, which may hold a token
+        log.exception("request_failed method=%s path=%s", request.method, path)
         return error_response(request, AdmissionError("An error of ours; it was logged."))
 
 
 @web.middleware
 async def cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let pages of the allowed origins call; all others are left to the browser to refuse."""
-    origin = request.headers.get(hdrs.ORIGIN)
-    allowed = origin is not None and origin in request.app[SETTINGS].allowed_origins
-    if allowed and request.method == hdrs.METH_OPTIONS:
-        response: web.StreamResponse = web.Response(status=204)
-    else:
-        response = await handler(request)
-    if allowed and origin and not response.prepared:
+    """Answer what browsers ask before a page of an allowed origin calls."""
+    if _allowed_origin(request) and request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=204)
+    return await handler(request)
+
+
+async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer carries, a stream too, before its first byte: the request's id, and leave
+    for pages of the allowed origins to read it; all others are left to the browser to refuse."""
+    response.headers.setdefault(REQUEST_ID_HEADER, request[REQUEST_ID])
+    origin = _allowed_origin(request)
+    if origin:
         response.headers.update(
             {
                 hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
@@ -85,7 +92,11 @@ async def cross_origin(request: web.Request, handler: Handler) -> web.StreamResp
                 hdrs.VARY: hdrs.ORIGIN,
             }
         )
-    return response
+
+
+def _allowed_origin(request: web.Request) -> str | None:
+    origin = request.headers.get(hdrs.ORIGIN)
+    return origin if origin in request.app[SETTINGS].allowed_origins else None
 
 
 def _of_framework(error: web.HTTPException, request: web.Request) -> AdmissionError:

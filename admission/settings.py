@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -51,8 +52,11 @@ def _listed(text: object) -> object:
 
 def _upstream(text: str) -> Upstream:
     url, *options = text.split(";")
+    if "@" in url:
+        raise ValueError("an address with a password in it would be shown in logs and replies")
     if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", url):
         raise ValueError(f"{url!r} is not an http:// or https:// address")
+    _ = urlsplit(url).port  # a wrong port or IPv6 address is a ValueError
     slots = 1
     for option in options:
         name, _, value = option.partition("=")
@@ -88,7 +92,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     redis_url: str | None = Field(
-        None, alias="REDIS_URL", description="Redis to use; none starts the embedded server"
+        None,
+        alias="REDIS_URL",
+        repr=False,  # it may hold a password
+        description="Redis to use; none starts the embedded server",
     )
     redis_host: str | None = Field(None, alias="REDIS_HOST", description="instead of REDIS_URL")
     redis_port: int = Field(6379, alias="REDIS_PORT", ge=1, le=65535, description="with REDIS_HOST")
@@ -253,7 +260,8 @@ def _unknown(environ: Mapping[str, str], names: set[str]) -> list[str]:
 
 def _service_link(name: str, value: str) -> bool:
     """Kubernetes adds variables of its own for a service that is called vestibule."""
-    return value.startswith("tcp://") or _SERVICE_LINK.search(name) is not None
+    named = _SERVICE_LINK.search(name) is not None
+    return named or (name.endswith("_PORT") and value.startswith(("tcp://", "udp://")))
 
 
 def _is_loopback(host: str) -> bool:

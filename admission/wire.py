@@ -5,12 +5,20 @@ into ISO 8601 (DESIGN section 5).
 """
 
 import math
+import re
 from datetime import UTC, datetime
 from statistics import quantiles
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from admission.domain import (
     DEFAULT_POOL,
@@ -24,8 +32,10 @@ from admission.domain import (
 )
 from admission.errors import AdmissionError, BadInput
 
-Name = Annotated[str, Field(max_length=256)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
 ClientId = Annotated[str, Field(min_length=1, max_length=128)]
+Megabytes = Annotated[int, Field(ge=0, le=2**53)]
+Requests = Annotated[int, Field(ge=0, le=1_000_000)]
 PoolName = Annotated[str, Field(pattern=f"^{POOL_NAME.pattern}$")]
 
 
@@ -57,11 +67,19 @@ class HeartbeatBody(Body):
     client: ClientId | None = None
 
 
+def _capacity(value: object) -> object:
+    """One validator, so that a problem names the field and not a member of a union."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value in (None, "auto") or (whole and 0 <= value <= 1_000_000):  # type: ignore[operator]
+        return value
+    raise ValueError('a whole number from 0 to 1000000, "auto" or null')
+
+
 class PoolBody(Body):
     """Settings of a pool; null gives one back to the environment."""
 
     kind: Literal["session"] | None = None
-    capacity: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["auto"] | None = None
+    capacity: Annotated[int | str | None, PlainValidator(_capacity)] = None
     paused: bool | None = None
     needs_worker: bool | None = None
     sessions_per_slot: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -91,14 +109,37 @@ class AgentInfo(Body):
     checksum: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class Load(Body):
+    """What is in use on a worker's machine; null where it does not tell. Loads are fractions."""
+
+    gpu_load: Annotated[float, Field(ge=0, le=1)] | None = None
+    gpu_memory_used_mb: Megabytes | None = None
+    gpu_memory_total_mb: Megabytes | None = None
+    cpu_load: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    memory_used_mb: Megabytes | None = None
+
+
+class Gpu(Body):
+    name: Name
+    memory_total_mb: Megabytes
+
+
+class Hardware(Body):
+    cpu_count: Annotated[int, Field(ge=1, le=100_000)]
+    memory_total_mb: Megabytes | None = None
+    disk_total_mb: Megabytes
+    disk_free_mb: Megabytes
+    gpus: list[Gpu] = Field(default=[], max_length=64)
+
+
 class RegisterBody(Body):
     worker_id: Annotated[str, Field(pattern=f"^{WORKER_ID.pattern}$")]
-    url: Annotated[str, Field(pattern=r"^https?://[^/\s?#]+$", max_length=512)]
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+$", max_length=512)]
     pool: PoolName = DEFAULT_POOL
     models: list[Name] = Field(default=[], max_length=1000)
     slots: Annotated[int, Field(ge=1, le=100_000)] = 1
     agent_info: AgentInfo
-    hardware: dict[str, Any] | None = None
+    hardware: Hardware | None = None
 
 
 class WorkerHeartbeatBody(Body):
@@ -108,10 +149,10 @@ class WorkerHeartbeatBody(Body):
     reason: Annotated[str, Field(max_length=1024)] | None = None
     models: list[Name] = Field(default=[], max_length=1000)
     slots: Annotated[int, Field(ge=1, le=100_000)] = 1
-    in_flight: Annotated[int, Field(ge=0)] = 0
-    queue_depth: Annotated[int, Field(ge=0)] = 0
-    load: dict[str, Any] | None = None
-    hardware: dict[str, Any] | None = None
+    in_flight: Requests = 0
+    queue_depth: Requests = 0
+    load: Load | None = None
+    hardware: Hardware | None = None
     agent_info: AgentInfo
 
 
@@ -168,7 +209,7 @@ def read_number(request: web.Request, name: str, default: int, high: int) -> int
         BadInput: anything else.
     """
     text = request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit()) or int(text) > high:
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) > high:
         raise BadInput(f"{name}: a whole number from 0 to {high}", field=name)
     return int(text)
 

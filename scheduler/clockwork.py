@@ -19,6 +19,7 @@ from scheduler.probe import probe_tick
 from scheduler.ticks import announce_tick, expire_tick, workers_tick
 
 TICK_S = 1.0  # a tick runs at the next deadline, at latest every second (DESIGN section 4)
+AT_ONCE_MS = 10
 WORKERS_S = 5.0
 PROBE_S = 5.0
 
@@ -34,7 +35,8 @@ async def running(store: RedisStore, upstreams: Sequence[Upstream]) -> AsyncIter
         async def expire() -> None:
             next_ms = await expire_tick(store)
             if next_ms is not None and next_ms < TICK_S * 1000:
-                at = datetime.now(UTC) + timedelta(milliseconds=next_ms)
+                # Not at once: APScheduler skips a job that has not returned yet.
+                at = datetime.now(UTC) + timedelta(milliseconds=max(next_ms, AT_ONCE_MS))
                 scheduler.modify_job("expire", next_run_time=at)
 
         async def announce() -> None:

@@ -1,6 +1,7 @@
 """Asks static upstreams whether they live: they have no agent to report for them."""
 
 import asyncio
+import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -19,7 +20,10 @@ log = logging.getLogger(__name__)
 
 def worker_id(upstream: Upstream) -> str:
     """The id a static upstream has in the registry: its address, in the letters of an id."""
-    return "static-" + re.sub(r"[^A-Za-z0-9.]+", "-", upstream.url.split("//", 1)[1])[:56]
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", upstream.url.split("//", 1)[1])
+    if len(name) > 56:  # cut, two long addresses could look the same
+        name = f"{name[:47]}-{hashlib.sha256(upstream.url.encode()).hexdigest()[:8]}"
+    return f"static-{name}"
 
 
 async def probe_tick(
@@ -55,5 +59,5 @@ async def _probe(upstream: Upstream, session: ClientSession) -> tuple[tuple[str,
             return tuple(str(model["id"]) for model in listed["data"]), None
     except (ClientError, TimeoutError, OSError) as error:
         return (), f"/v1/models does not answer: {type(error).__name__}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return (), "/v1/models gives no list of models"

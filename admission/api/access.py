@@ -29,7 +29,15 @@ def must_be(request: web.Request, *kinds: Kind) -> Caller:
 
 def pool_for(request: web.Request) -> str:
     """The pool in the query; one that exists."""
-    pool = wire.read_pool(request)
+    return existing(request, wire.read_pool(request))
+
+
+def existing(request: web.Request, pool: str) -> str:
+    """``pool``, when there is such a one.
+
+    Raises:
+        NotFound: names the field.
+    """
     if not request.app[DIRECTORY].has_pool(pool):
         raise NotFound(f"pool: there is no pool {pool!r}", code="pool_unknown", field="pool")
     return pool

@@ -5,6 +5,7 @@ The stream is presence: while it is open the place is kept (DESIGN section 4, in
 
 import asyncio
 import json
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -53,6 +54,7 @@ class _Stream:
         self._response = response
         self._last: tuple[object, ...] = ()
         self._id = 0
+        self._ping_at = _now_s() + PING_S
         self.over = False
 
     async def send(self, ticket: Ticket | None) -> None:
@@ -67,8 +69,24 @@ class _Stream:
         data = json.dumps(wire.ticket_view(ticket))
         await self._response.write(f"id: {self._id}\nevent: ticket\ndata: {data}\n\n".encode())
 
+    async def ping_is_due(self, news: asyncio.Event) -> bool:
+        """Wait for news, False, or for the next ping, True: however much news there is, the pings,
+        which renew presence, come in time."""
+        if self._ping_at <= _now_s():
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._ping_at):
+                await news.wait()
+                return False
+        return True
+
     async def ping(self) -> None:
+        self._ping_at = _now_s() + PING_S
         await self._response.write(b": ping\n\n")
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _news_in(ticket: Ticket) -> tuple[object, ...]:
@@ -90,19 +108,14 @@ async def _next(
     """The next snapshot worth a look; pings, renewing presence, until there is one."""
     while True:
         try:
-            async with asyncio.timeout(PING_S):
-                await news.wait()
+            if await stream.ping_is_due(news):
+                await stream.ping()
+                return await _present(request, pool, user)
             news.clear()
             ticket = await request.app[STORE].status(pool, user)
             return ticket if isinstance(ticket, Ticket) else None
-        except TimeoutError:
-            await stream.ping()
-            try:
-                return await _present(request, pool, user)
-            except StoreUnavailable:
-                continue  # the place is kept; the newsroom wakes us when Redis is back
         except StoreUnavailable:
-            news.clear()
+            pass  # the place is kept; the newsroom wakes us when Redis is back
 
 
 async def _present(request: web.Request, pool: str, user: str) -> Ticket | None:

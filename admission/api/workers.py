@@ -19,6 +19,9 @@ from admission.outcomes import Foreign, Reported, Unknown
 HEARTBEAT_INTERVAL_S = 5  # at most 10 s (DESIGN section 9); a report is good for 30 s
 INFO_TIMEOUT_S = 5.0
 
+# No answer, one that is not JSON (nested too deep, for one), or other JSON.
+_NO_AGENT = (ClientError, OSError, ValueError, RecursionError, KeyError, TypeError)
+
 routes = web.RouteTableDef()
 
 
@@ -26,10 +29,10 @@ routes = web.RouteTableDef()
 async def register(request: web.Request) -> web.Response:
     key = bearer(request.headers)
     who = access.caller(request)
-    if key is None or who.kind not in (Kind.WORKER, Kind.OTHER):
+    if who.kind is not Kind.OTHER:  # a known worker's own token
         access.must_be(request, Kind.WORKER)
-        raise Forbidden("Registering needs the worker token.")
     body = await wire.read_body(request, wire.RegisterBody)
+    access.existing(request, body.pool)
     known = await _known(request, body.pool, body.worker_id)
     if who.kind is Kind.OTHER and not known:
         raise Unauthorized("Nobody knows this key.")
@@ -44,7 +47,7 @@ async def register(request: web.Request) -> web.Response:
             "kind": "agent",
             "upstream_key": upstream_key,
             "models": body.models,
-            "hardware": body.hardware,
+            "hardware": body.hardware.model_dump() if body.hardware else None,
             "agent_info": body.agent_info.model_dump(),
         },
         slots=body.slots,
@@ -83,8 +86,8 @@ async def heartbeat(request: web.Request) -> web.Response:
         slots=body.slots,
         in_flight=body.in_flight,
         queue_depth=body.queue_depth,
-        load=body.load,
-        hardware=body.hardware,
+        load=body.load.model_dump() if body.load else None,
+        hardware=body.hardware.model_dump() if body.hardware else None,
         agent_info=body.agent_info.model_dump(),
     )
     outcome = await request.app[STORE].report_worker(
@@ -164,11 +167,11 @@ async def _check_address(request: web.Request, url: str) -> None:
     Raises:
         BadInput: names the address.
     """
-    host = urlsplit(url).hostname or ""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None)
-    except OSError as error:
-        raise BadInput(f"url: {host!r} is no known host", field="url") from error
+        host, port = urlsplit(url).hostname or "", urlsplit(url).port
+        found = await asyncio.get_running_loop().getaddrinfo(host, port)
+    except (OSError, ValueError) as error:
+        raise BadInput("url: not the address of a known host", field="url") from error
     networks = request.app[SETTINGS].worker_networks
     for address in {ip_address(entry[4][0]) for entry in found}:
         if not any(address in network for network in networks):
@@ -187,7 +190,7 @@ async def _check_info(request: web.Request, body: wire.RegisterBody) -> None:
         ) as answer:
             info = await answer.json(content_type=None)
             checksum = info["agent_checksum"]
-    except (ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
+    except _NO_AGENT as error:
         raise BadInput(f"url: {body.url}/info gives no agent's answer", field="url") from error
     if checksum != body.agent_info.checksum:
         raise BadInput(

@@ -13,6 +13,7 @@ from aiohttp import (
     ClientResponse,
     ClientSession,
     ClientTimeout,
+    ConnectionTimeoutError,
     hdrs,
     web,
 )
@@ -21,6 +22,7 @@ from multidict import CIMultiDict
 from admission import logs
 from admission.domain import Worker
 from admission.errors import AdmissionError
+from admission.keys import REQUEST_ID
 
 CONNECT_TIMEOUT_S = 2.0
 SILENCE_S = 600.0  # a worker that says nothing for this long has died on us
@@ -39,7 +41,12 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_OURS = frozenset({"host", "authorization", "cookie", "content-length", "expect"})
+# The body was unpacked while it was read, so its encoding and length are no longer the caller's.
+_OURS = frozenset(
+    {"host", "authorization", "cookie", "content-encoding", "content-length", "expect"}
+)
+# What aiohttp's client would add of its own; a caller who names no encoding understands none.
+_NOT_OF_THE_CALLER = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +73,14 @@ async def relay(
     try:
         upstream = await session.request(
             request.method,
-            worker.url + request.raw_path,
+            f"{worker.url}{request.rel_url}",
             data=body,
             headers=_to_worker(request, worker),
+            skip_auto_headers=_NOT_OF_THE_CALLER,
             timeout=ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_S),
             allow_redirects=False,
         )
-    except ClientConnectorError as error:
+    except (ClientConnectorError, ConnectionTimeoutError) as error:
         raise Unreachable from error
     except (ClientConnectionError, TimeoutError) as error:
         raise _BadGateway("The model server broke off before it answered.") from error
@@ -114,14 +122,18 @@ def _to_worker(request: web.Request, worker: Worker) -> CIMultiDict[str]:
     for name in list(headers):
         if name.lower().startswith(("x-vestibule-", "x-openwebui-")):
             headers.popall(name, None)
-    headers["X-Request-Id"] = request["request_id"]
+    headers["X-Request-Id"] = request[REQUEST_ID]
     if worker.upstream_key:
         headers[hdrs.AUTHORIZATION] = f"Bearer {worker.upstream_key}"
     return headers
 
 
 def _to_caller(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    return _passed_on(headers, frozenset())
+    # vLLM lets every web page read its answers; here the allowed origins are a setting.
+    kept = _passed_on(headers, frozenset())
+    return CIMultiDict(
+        (k, v) for k, v in kept.items() if not k.lower().startswith("access-control-")
+    )
 
 
 def _passed_on(headers: Mapping[str, str], dropped: frozenset[str]) -> CIMultiDict[str]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 from aiohttp import web
 
@@ -57,7 +58,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             request.app[STORE],
             pool,
             user,
-            message=request.headers.get(MESSAGE_HEADER, ""),
+            message=_message(request),
             concurrency=request.app[SETTINGS].session_concurrency,
         ):
             return await _answer(request, body, model)
@@ -65,6 +66,13 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         logs.event(log, "answer_outlived_session", user_id=user)
         abort(request)
         return web.Response()
+
+
+def _message(request: web.Request) -> str:
+    message = request.headers.get(MESSAGE_HEADER, "")
+    if not re.fullmatch(r"[\x21-\x7e]{0,128}", message):
+        raise _BadRequest("at most 128 letters, digits and signs", field=MESSAGE_HEADER)
+    return message
 
 
 async def _answer(request: web.Request, body: bytes, model: str) -> web.StreamResponse:

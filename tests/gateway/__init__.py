@@ -1,0 +1,1 @@
+"""The gateway between real callers and real upstream servers."""

@@ -1,0 +1,1 @@
+"""The clockwork and its ticks over the real store."""
