@@ -116,6 +116,7 @@ class Worker:
     last_seen_ms: int
     in_flight: int = 0
     upstream_key: str | None = None
+    token_hash: str | None = None  # of its own token; a static upstream has none
     load: dict[str, Any] | None = None
     hardware: dict[str, Any] | None = None
     agent_info: dict[str, Any] | None = None

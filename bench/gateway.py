@@ -34,9 +34,8 @@ async def main() -> None:
         through = await _load(f"http://127.0.0.1:{GATEWAY_PORT}", headers)
     for name, (rate, ms) in (("upstream alone", direct), ("through the gateway", through)):
         print(f"  {name:<20} {rate:6.0f} requests/s   median {ms:6.2f} ms")
-    print(
-        f"  ratio                {through[0] / direct[0]:6.2f}              {through[1] / direct[1]:13.2f}"
-    )
+    rate, ms = through[0] / direct[0], through[1] / direct[1]
+    print(f"  {'ratio':<20} {rate:6.2f}              median {ms:6.2f}")
 
 
 async def _load(base: str, headers: dict[str, str]) -> tuple[float, float]:

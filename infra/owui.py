@@ -191,7 +191,8 @@ def content(reply: requests.Response) -> Json:
     try:
         facts = reply.json()
     except ValueError as error:
-        raise InstallError(f"{reply.url} is not an Open WebUI") from error
+        site = "{0.scheme}://{0.netloc}".format(urlsplit(reply.url))
+        raise InstallError(f"what answers at {site} is not an Open WebUI") from error
     return facts if isinstance(facts, dict) else {}
 
 
@@ -210,7 +211,7 @@ def sign_in(webui: OpenWebUI, args: argparse.Namespace) -> None:
     reply = webui.call("GET", "/openai/config")
     if reply.status_code in (401, 403):
         who = "the API key" if api_key else args.email
-        raise InstallError(f"{who} is no administrator's: {detail(reply)}")
+        raise InstallError(f"{who} may not change this Open WebUI: {detail(reply)}")
 
 
 def password(args: argparse.Namespace) -> str:
@@ -251,12 +252,12 @@ def install_function(webui: OpenWebUI, function_id: str) -> Iterator[str]:
     found = answer(reply, f"{item} cannot be read") if reply.status_code != 401 else {}
     form = function_form(function_id, source, found)
     if not found:
-        webui.write("/api/v1/functions/create", form, f"{item} does not load there")
+        webui.write("/api/v1/functions/create", form, f"{item} is refused")
         yield webui.done(item, "created")
     else:
         changed = found["content"] != source
         if changed:
-            webui.write(f"{path}/update", form, f"{item} does not load there")
+            webui.write(f"{path}/update", form, f"{item} is refused")
         yield webui.done(item, "updated" if changed else None)
     for flag, call in (("is_active", "toggle"), ("is_global", "toggle/global")):
         stands = bool(found.get(flag))
@@ -317,8 +318,8 @@ def install_connection(webui: OpenWebUI, target: Target) -> Iterator[str]:
         yield f"models: {len(content(reply).get('data', []))} offered by the gateway"
     else:
         yield (
-            f"warning: Open WebUI's server does not reach {url}; from inside Docker use"
-            " --admission-url http://host.docker.internal:8600"
+            f"warning: Open WebUI's server gets no models from {url}; is Vestibule running? Inside"
+            " Docker it may need --admission-url http://host.docker.internal:8600"
         )
 
 

@@ -255,10 +255,13 @@ class Turn:
         max_s = self._valves.api_max_wait_s if api_request else self._valves.max_wait_s
         began_s = time.monotonic()
         try:
-            async with asyncio.timeout(max_s):
-                await self._wait(source)
+            async with asyncio.timeout(max_s), aclosing(source) as news:
+                ticket = await self._join()
+                while not await self._goes_ahead(ticket):
+                    ticket = await anext(news)
         except NotServed:
             _elsewhere.add(self._model)
+            await self._screen.close()
             return False
         except asyncio.CancelledError:  # Stop
             await self._withdraw(WORDS["left"])
@@ -275,12 +278,6 @@ class Turn:
         words = WORDS["admitted"].format(waited=elapsed(time.monotonic() - began_s))
         await self._screen.close(words if self._valves.show_waited else "")
         return True
-
-    async def _wait(self, source: AsyncGenerator[Ticket, None]) -> None:
-        async with aclosing(source) as news:
-            ticket = await self._join()
-            while not await self._goes_ahead(ticket):
-                ticket = await anext(news)
 
     async def _follow(self) -> AsyncGenerator[Ticket, None]:
         """Each change as it is told; being attached to the stream is presence."""
@@ -351,13 +348,10 @@ class Turn:
 
     async def _withdraw(self, words: str = "") -> None:
         """Leave, even while being stopped; without words nothing stays on the screen."""
-        await asyncio.shield(self._leave())
-        await self._screen.close(words)
-
-    async def _leave(self) -> None:
+        leave = self._admission.ask("leave", client=self._client)
         with suppress(NoTicket, TimeoutError):
-            async with asyncio.timeout(STOP_WITHIN_S):
-                await self._admission.ask("leave", client=self._client)
+            await asyncio.shield(asyncio.wait_for(leave, STOP_WITHIN_S))
+        await self._screen.close(words)
 
     def _go_without(self, error: Exception) -> bool:
         """Admission is away: the administrator chose what then."""

@@ -33,9 +33,8 @@ async def register(request: web.Request) -> web.Response:
         access.must_be(request, Kind.WORKER)
     body = await wire.read_body(request, wire.RegisterBody)
     access.existing(request, body.pool)
-    known = await _known(request, body.pool, body.worker_id)
-    if who.kind is Kind.OTHER and not known:
-        raise Unauthorized("Nobody knows this key.")
+    presented = hash_key(key or "")
+    await _check_holder(request, body, presented, is_token=who.kind is Kind.OTHER)
     await _check_address(request, body.url)
     await _check_info(request, body)
     token, upstream_key = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
@@ -52,15 +51,10 @@ async def register(request: web.Request) -> web.Response:
         },
         slots=body.slots,
         token_hash=hash_key(token),
-        presented_hash=hash_key(key or ""),
+        presented_hash=presented,
     )
-    if not registered:
-        raise Conflict(
-            "worker_id: taken; it registers again only with its own token, or after an admin"
-            " released it",
-            code="worker_taken",
-            field="worker_id",
-        )
+    if not registered:  # another was faster
+        raise _taken()
     return web.json_response(
         {
             "worker_id": body.worker_id,
@@ -157,8 +151,29 @@ def _own_token(request: web.Request) -> str:
     return key
 
 
-async def _known(request: web.Request, pool: str, worker: str) -> bool:
-    return any(w.worker_id == worker for w in await request.app[STORE].workers(pool))
+async def _check_holder(
+    request: web.Request, body: wire.RegisterBody, presented: str, *, is_token: bool
+) -> None:
+    """A stranger's key is refused before anything is done for it: no look-up, no call to `/info`.
+
+    Raises:
+        Unauthorized: not the own token of the worker it names.
+        Conflict: that worker exists, and the shared token is not its own.
+    """
+    workers = await request.app[STORE].workers(body.pool)
+    holder = next((w for w in workers if w.worker_id == body.worker_id), None)
+    if is_token and (holder is None or holder.token_hash != presented):
+        raise Unauthorized("Nobody knows this key.")
+    if holder is not None and holder.token_hash != presented:
+        raise _taken()
+
+
+def _taken() -> Conflict:
+    return Conflict(
+        "worker_id: taken; it registers again only with its own token, or when an admin frees it",
+        code="worker_taken",
+        field="worker_id",
+    )
 
 
 async def _check_address(request: web.Request, url: str) -> None:

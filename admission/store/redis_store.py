@@ -364,6 +364,7 @@ def _worker(pool: str, facts: dict[str, Any]) -> Worker:
         last_seen_ms=facts["last_seen_ms"],
         in_flight=report.get("in_flight", 0),
         upstream_key=identity.get("upstream_key"),
+        token_hash=facts.get("token_hash"),
         load=report.get("load"),
         hardware=report.get("hardware") or identity.get("hardware"),
         agent_info=report.get("agent_info") or identity.get("agent_info"),

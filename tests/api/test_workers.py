@@ -124,6 +124,17 @@ async def test_a_taken_id_registers_again_only_with_its_own_token(
     assert (await register(shared, agent)).status == 200
 
 
+async def test_a_strangers_token_is_refused_before_the_address_is_called(
+    shared: Caller, own: Caller, agent: str
+) -> None:
+    other = shared.with_key((await register(shared, agent, worker_id="w2")).json["token"])
+    for worker_id in ("w1", "nobody"):
+        refused = await register(other, "http://127.0.0.1:1", worker_id=worker_id)
+        assert (refused.status, refused.json["code"]) == (401, "unauthorized")
+    taken = await register(shared, "http://127.0.0.1:1", worker_id="w1")
+    assert (taken.status, taken.json["code"]) == (409, "worker_taken")
+
+
 async def test_only_the_own_token_beats_and_drains(
     shared: Caller, own: Caller, agent: str, admin: Caller, service: Service
 ) -> None:

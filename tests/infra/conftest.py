@@ -28,7 +28,7 @@ class Up:
 
     def __init__(self, state: Path, *words: str, **environment: str) -> None:
         self.state = state
-        self.port = environment.pop("VESTIBULE_PORT", None) or str(free_port())
+        self.port = environment.pop("VESTIBULE_PORT", "") or str(free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         self._errors = (state.parent / f"{state.name}.err").open("w+")
         self.process = subprocess.Popen(

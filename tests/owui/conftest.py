@@ -1,0 +1,220 @@
+"""Runs the filter the way Open WebUI 0.12.4 does, on the real admission service."""
+
+import asyncio
+import sys
+import types
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admission.domain import DEFAULT_POOL, WorkerReport
+from admission.store.redis_store import RedisStore
+from tests.conftest import DEADLINE_S, Service
+
+SOURCE = Path(__file__).parents[2] / "owui_pipeline" / "vestibule_filter.py"
+MODEL = "tiny"
+
+Json = dict[str, Any]
+
+
+def load(source: str) -> types.ModuleType:
+    """Execute the text as ``load_function_module_by_id`` (utils/plugin.py) does."""
+    for ours in ("utils", "apps", "main", "config"):
+        source = source.replace(f"from {ours}", f"from open_webui.{ours}")
+    module = types.ModuleType(f"function_vestibule_{uuid.uuid4().hex}")
+    sys.modules[module.__name__] = module
+    try:
+        exec(source, module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+    return module
+
+
+class Caller:
+    """The request of an API call, whose caller may hang up."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    async def is_disconnected(self) -> bool:
+        return self.gone
+
+
+class Chat:
+    """One message of a user. Its filter and its answer run in one task, as in Open WebUI."""
+
+    def __init__(self, gate: Any, user: str, model: str, request: Caller | None, extra: Json):
+        self.message_id = str(uuid.uuid4())
+        self.request = request
+        self.events: list[Json] = []
+        self.answering = asyncio.Event()
+        self.answered = asyncio.Event()
+        metadata: Json = {"message_id": self.message_id, "session_id": "sid", "chat_id": "chat"}
+        if request is not None:
+            metadata = {"message_id": None, "session_id": None, "chat_id": ""}
+        self.body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+        self._known: Json = {
+            "__user__": {"id": user},
+            "__metadata__": {**metadata, "user_id": user, **extra},
+            "__request__": request,
+            "__model__": {"id": model},
+            "__event_emitter__": self._emit,
+        }
+        self.task = asyncio.create_task(self._process(gate))
+
+    async def _process(self, gate: Any) -> Json:
+        passed: Json = await gate.inlet(self.body, **self._known)
+        self.answering.set()
+        await self.answered.wait()
+        return passed
+
+    async def _emit(self, event: Json) -> None:
+        self.events.append(event)
+
+    @property
+    def statuses(self) -> list[str]:
+        """Every status this chat was shown."""
+        assert all(event["type"] == "status" for event in self.events)
+        return [event["data"]["description"] for event in self.events]
+
+    @property
+    def last(self) -> Json:
+        """The status the user sees now."""
+        data: Json = self.events[-1]["data"]
+        return data
+
+    async def sees(self, words: str) -> None:
+        """Wait until what the user sees begins so."""
+        await until(lambda: bool(self.events) and self.last["description"].startswith(words))
+
+    async def is_answered(self) -> None:
+        """Wait until the filter let the chat through; its answer runs on."""
+        await until(lambda: self.answering.is_set() or self.task.done())
+        if not self.answering.is_set():
+            self.task.result()  # raises what the user was told
+
+    async def ends(self) -> Json:
+        """Let the answer come to its end; the body that was sent to the model."""
+        self.answered.set()
+        return await asyncio.wait_for(self.task, DEADLINE_S)
+
+    async def refusal(self) -> str:
+        """The text of the error that the user gets."""
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - the text is what is looked at
+            await asyncio.wait_for(self.task, DEADLINE_S)
+        return str(caught.value)
+
+    async def stop(self) -> None:
+        """The Stop button (``stop_task``, tasks.py)."""
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until it holds; fail after a while."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110 - looks at what another task did
+            await asyncio.sleep(0.01)
+
+
+class WebUI:
+    """An Open WebUI with the filter, pointed at a service."""
+
+    def __init__(self, plugin: types.ModuleType, service: Service) -> None:
+        self.plugin, self.service = plugin, service
+        self.gate = plugin.Filter()
+        self.set(admission_url=service.url, service_key=service.service_key, away_grace_s=0)
+        self._chats: list[Chat] = []
+
+    def set(self, **valves: object) -> None:
+        """Change valves, as Open WebUI does before each call."""
+        self.gate.valves = self.gate.Valves(**{**self.gate.valves.model_dump(), **valves})
+
+    def chat(self, user: str, model: str = MODEL, **metadata: object) -> Chat:
+        """A message sent in the browser."""
+        return self._started(Chat(self.gate, user, model, None, metadata))
+
+    def api_call(self, user: str) -> Chat:
+        """A call of the chat API with a key: no browser, no statuses."""
+        return self._started(Chat(self.gate, user, MODEL, Caller(), {}))
+
+    def _started(self, chat: Chat) -> Chat:
+        self._chats.append(chat)
+        return chat
+
+    async def close(self) -> None:
+        """End what still runs, so that no connection stays open."""
+        for chat in self._chats:
+            chat.task.cancel()
+        await asyncio.gather(*(chat.task for chat in self._chats), return_exceptions=True)
+        await asyncio.gather(*self.plugin._answers)
+
+    async def ticket(self, user: str) -> Json:
+        """Admission's view of a user."""
+        async with self.service.http.get(f"/queue/status/{user}", headers=self._key) as reply:
+            view: Json = await reply.json()
+        return view
+
+    async def metrics(self) -> Json:
+        """Admission's counts."""
+        async with self.service.http.get("/queue/metrics", headers=self._key) as reply:
+            counts: Json = await reply.json()
+        return counts
+
+    async def has_in_line(self, user: str) -> None:
+        """Wait until the user waits."""
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.ticket(user)).get("status") != "waiting":
+                pass
+
+    async def sessions_last(self, seconds: int) -> None:
+        """Change how long a session may last, as an admin would."""
+        await self.service.store.configure(DEFAULT_POOL, {"session_ms": seconds * 1000})
+
+    async def session_ends(self, chat: Chat, user: str) -> None:
+        """The chat's answer comes to its end, then the user leaves; the slot is free."""
+        await chat.ends()
+        await self.post(f"/queue/leave/{user}")
+
+    async def post(self, path: str, **body: object) -> None:
+        """What another frontend or the user's waiting page would call."""
+        async with self.service.http.post(path, json=body, headers=self._key) as reply:
+            assert reply.status == 200, await reply.text()
+
+    @property
+    def _key(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.service.service_key}"}
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The filter's module, with shorter pauses."""
+    module = load(SOURCE.read_text("utf-8"))
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    monkeypatch.setattr(module, "API_POLL_S", 0.05)
+    monkeypatch.setattr(module, "AGAIN_S", (0.05, 0.1))
+    return module
+
+
+@pytest.fixture
+async def model_served(store: RedisStore) -> None:
+    """A model server known before the service starts, so that it serves `MODEL` at once."""
+    await store.load()
+    report = WorkerReport(ready=True, reason=None, models=(MODEL,), slots=1)
+    identity = {"url": "http://127.0.0.1:9", "kind": "static", "upstream_key": ""}
+    await store.report_worker(DEFAULT_POOL, "upstream", report, identity=identity)
+
+
+@pytest.fixture
+async def webui(
+    model_served: None, plugin: types.ModuleType, service: Service
+) -> AsyncIterator[WebUI]:
+    """Open WebUI in front of the service, which serves `MODEL` and has one slot."""
+    webui = WebUI(plugin, service)
+    yield webui
+    await webui.close()
