@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from admission.app import create_app
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL
+from admission.store import names
 from admission.store.redis_store import RedisStore
 from tests.conftest import service_settings
 from tests.owui.conftest import WebUI, until
@@ -20,6 +21,7 @@ from tests.owui.conftest import WebUI, until
 FIRST = "You are 1st in line"
 SECOND = "You are 2nd in line"
 AWAY = "http://127.0.0.1:1"
+FINISHING = names.pool_key(DEFAULT_POOL, "finishing")
 
 
 async def test_who_need_not_wait_sees_nothing(webui: WebUI) -> None:
@@ -170,6 +172,27 @@ async def test_an_answer_may_finish_after_its_session_and_frees_the_slot_at_its_
     await ann.ends()
     await asyncio.gather(*webui.plugin._answers)
     assert (await webui.metrics())["finishing"] == 0
+
+
+async def test_heartbeats_keep_the_slot_of_an_answer_that_outlives_its_session(
+    webui: WebUI, redis: Redis
+) -> None:
+    clock = webui.service.clock
+
+    async def renewed() -> None:
+        async with asyncio.timeout(5):
+            while not await redis.zcount(FINISHING, clock.now_ms() + 30_000, "+inf"):
+                pass
+
+    await webui.sessions_last(20)
+    await webui.chat("ann").is_answered()
+    clock.advance_ms(20_001)
+    await webui.service.tick()
+    for _ in range(3):  # together longer than one lease of 30 s
+        await renewed()
+        clock.advance_ms(25_000)
+    await renewed()
+    assert (await webui.metrics())["finishing"] == 1
 
 
 async def test_a_draft_of_another_frontend_is_confirmed(webui: WebUI) -> None:
