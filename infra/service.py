@@ -10,6 +10,7 @@ from aiohttp import web
 
 from admission.app import create_app
 from admission.clock import RedisClock
+from admission.protocol import Runner
 from admission.settings import Settings
 from admission.store.connection import check_server, open_redis
 from admission.store.redis_store import RedisStore
@@ -47,9 +48,7 @@ async def serving(
         policy = settings.pool_policy(needs_worker=needs_worker)
         app = await create_app(settings, RedisStore(redis, RedisClock(), policy))
         # A caller who goes away cancels the handler, and with it the worker's answer.
-        runner = web.AppRunner(
-            app, handler_cancellation=True, shutdown_timeout=DRAIN_S, access_log=None
-        )
+        runner = Runner(app, handler_cancellation=True, shutdown_timeout=DRAIN_S, access_log=None)
         await runner.setup()
         try:
             site = web.TCPSite(runner, settings.host, settings.port)

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -164,6 +165,12 @@ def _shown(settings: Settings) -> str:
     return (settings.redis_address() or "the embedded server").rsplit("@", 1)[-1]
 
 
+def _command() -> str:
+    """How this command was called, so that what is printed can be typed."""
+    called = Path(sys.argv[0])
+    return shlex.quote(sys.argv[0]) if called.name == "vestibule" else "vestibule"
+
+
 def _welcome(settings: Settings, folder: StateFolder, *, worker_ready: bool) -> str:
     base = f"http://{_reachable(settings.host)}:{settings.port}"
     keys = shlex.quote(str(folder.keys_file))
@@ -182,7 +189,7 @@ Vestibule is ready on {base}
   models      {workers}{notes}
   state       {folder.path}
   keys        {folder.keys_file} (service_key, admin_key, worker_token)
-  Open WebUI  vestibule owui install --url http://YOUR-OPEN-WEBUI --email ADMIN
+  Open WebUI  {_command()} owui install --url http://YOUR-OPEN-WEBUI --email ADMIN
               or by hand: an OpenAI connection to {base}/v1 with the service_key
   try it      curl -s -X POST {base}/queue/join/ada \\
                 -H "Authorization: Bearer {key}" \\

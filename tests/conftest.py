@@ -18,6 +18,7 @@ from admission.app import create_app
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, PoolPolicy
 from admission.keys import STORE
+from admission.protocol import Runner
 from admission.settings import Settings
 from admission.store.redis_store import RedisStore
 from infra import embedded
@@ -124,7 +125,7 @@ async def service(redis: Redis, clock: ManualClock) -> AsyncIterator[Service]:
     settings = service_settings()
     policy = settings.pool_policy(needs_worker=False)
     app = await create_app(settings, RedisStore(redis, clock, policy))
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = Runner(app, handler_cancellation=True, shutdown_timeout=1.0, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -1,0 +1,62 @@
+"""What a caller gets whose request is not even HTTP: a problem, as for every other mistake.
+
+aiohttp answers such requests below the application, in plain text, and logs them with a piece of
+the line it could not read, which may be a key. It has no hook for that, hence the subclasses
+(3.14: ``web_protocol.RequestHandler.handle_error``, ``web_runner.AppRunner._make_server``).
+"""
+
+import logging
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_server import Server
+
+from admission import logs, wire
+from admission.errors import AdmissionError
+
+log = logging.getLogger(__name__)
+
+
+class Runner(web.AppRunner):
+    """Runs the application, and answers what never reaches it."""
+
+    async def _make_server(self) -> Server:
+        server = await super()._make_server()
+        server.__class__ = _Server
+        return server
+
+
+class _Server(Server):
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Protocol(RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:  # of the application, not of the bytes
+            return super().handle_error(request, status, exc, message)
+        logs.event(log, "bad_http", remote=request.remote, status=status, error=type(exc).__name__)
+        if isinstance(exc, LineTooLong):
+            error = AdmissionError(
+                "A line of the request's head is longer than 8190 bytes.",
+                code="head_too_large",
+                field="headers",
+            )
+        else:
+            error = AdmissionError("The request is not HTTP/1.1.", code="bad_http", field="request")
+        error.status = status
+        response = web.json_response(
+            wire.problem(error), status=status, content_type="application/problem+json"
+        )
+        response.force_close()
+        return response
