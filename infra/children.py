@@ -17,6 +17,7 @@ from admission import logs
 
 STOP_S = 10.0  # then a child is killed
 RESTART_S = 1.0
+_OURS = ("VESTIBULE_", "REDIS_")  # settings and keys, which a child gets only when it is told
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class Children:
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
         """Start a child that writes to ``<folder>/<name>.log``; when it dies it is restarted."""
-        env = {**os.environ, **(environment or {})}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
+        env = {**inherited, **(environment or {})}
         await self._spawn(name, command, env)
         self._keepers.append(asyncio.create_task(self._keep(name, command, env)))
 
@@ -79,7 +81,10 @@ class Children:
             code = await self._running[name].wait()
             logs.event(log, "child_ended", logging.WARNING, child=name, code=code)
             await asyncio.sleep(RESTART_S)
-            await self._spawn(name, command, env)
+            try:
+                await self._spawn(name, command, env)
+            except OSError as error:  # the last one has ended: this is tried again in a second
+                logs.event(log, "child_not_started", logging.ERROR, child=name, error=error)
 
     async def _spawn(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
         with (self._folder / f"{name}.log").open("ab") as output:

@@ -1,35 +1,60 @@
-"""The ``vestibule`` command: reads the words and hands over."""
+"""The ``vestibule`` command: reads the words, hands over, and shows what went wrong.
+
+Only the command that was named is imported, so that each runs with the dependencies of its own
+extra (pyproject.toml).
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 
-from infra import owui, schedule, up, worker
+from admission.settings import SettingsError
+from infra.errors import CommandError
 
-COMMANDS = (up, worker, schedule, owui)
+COMMANDS = {
+    "up": ("infra.up", "run everything on this machine"),
+    "worker": ("infra.worker", "run vLLM and its agent on this machine"),
+    "scheduler": ("infra.scheduler", "run the clockwork alone, beside others"),
+    "owui": ("infra.owui", "put the plugin into a running Open WebUI"),
+}
+"""Name -> its module, which has ``configure(parser)`` and sets ``run``; and its line of help."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line, with one subcommand per module."""
+def parser(named: str | None) -> argparse.ArgumentParser:
+    """The command line; of the commands only ``named`` knows its own words."""
     top = argparse.ArgumentParser(
         prog="vestibule",
         description="A fair, visible turn for every Open WebUI user on a limited pool of GPUs.",
     )
     top.add_argument("--version", action="version", version=f"vestibule {version('vestibule')}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.register(commands)
+    for name, (module, line) in COMMANDS.items():
+        one = commands.add_parser(name, help=line)
+        if name == named:
+            import_module(module).configure(one)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
-    args = parser().parse_args(argv)
+    """Run one command; its exit code: 1 when it cannot go on, 2 for wrong words or settings."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser(words[0] if words else None).parse_args(words)
     try:
         code: int = args.run(args)
+    except SettingsError as error:
+        return _complain(error, 2)
+    except CommandError as error:
+        return _complain(error, 1)
     except KeyboardInterrupt:
         return 130
+    return code
+
+
+def _complain(error: Exception, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"vestibule: {line}", file=sys.stderr)
     return code
 
 

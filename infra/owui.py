@@ -19,13 +19,15 @@ from urllib.parse import urlsplit
 
 import requests
 
-from admission.settings import Settings, SettingsError, read_settings
-from infra.state import StateError, read_keys
+from admission.settings import Settings
+from infra import environment
+from infra.addresses import callable_url
+from infra.errors import CommandError
+from infra.state import kept_key
 
 TIMEOUT_S = 30.0
 PASSWORD_VARIABLE = "OWUI_PASSWORD"
 API_KEY_VARIABLE = "OWUI_API_KEY"
-ANY_HOST = ("0.0.0.0", "::", "localhost")  # listening there, it is reached on loopback
 
 MARK = "X-Vestibule-Message"
 IDENTITY_HEADERS = {
@@ -38,13 +40,8 @@ IDENTITY_HEADERS = {
 Json = dict[str, Any]
 
 
-class InstallError(Exception):
-    """Why it cannot go on, in one line a person can act on."""
-
-
-def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``owui install`` to the command line."""
-    owui = commands.add_parser("owui", help="put the plugin into a running Open WebUI")
+def configure(owui: argparse.ArgumentParser) -> None:
+    """The words of ``vestibule owui``."""
     actions = owui.add_subparsers(title="actions", metavar="ACTION", required=True)
     parser = actions.add_parser(
         "install",
@@ -70,20 +67,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Install, one line for each item: 0; 1 or 2 with a line that says what to do."""
-    try:
-        target = Target.of(args, read_settings(os.environ))
-        with OpenWebUI(address(args.url, "--url"), args.dry_run) as webui:
-            sign_in(webui, args)
-            for line in install(webui, target):
-                print(line, flush=True)
-    except SettingsError as error:
-        for line in str(error).splitlines():
-            print(f"vestibule: {line}", file=sys.stderr)
-        return 2
-    except (InstallError, StateError) as error:
-        print(f"vestibule: {error}", file=sys.stderr)
-        return 1
+    """Install, one line for each item: 0."""
+    target = Target.of(args, environment.settings())
+    with OpenWebUI(address(args.url, "--url"), args.dry_run) as webui:
+        sign_in(webui, args)
+        for line in install(webui, target):
+            print(line, flush=True)
     return 0
 
 
@@ -103,12 +92,11 @@ class Target:
         """From the command line and, where that is silent, from the settings of ``up``."""
         admission = args.admission_url and address(args.admission_url, "--admission-url")
         gateway = args.gateway_url and address(args.gateway_url, "--gateway-url")
-        host = "127.0.0.1" if settings.host in ANY_HOST else settings.host
         return cls(
             function_id=args.function_id.lower(),
             admission=admission or gateway,
             gateway=gateway or admission,
-            here=f"http://{host}:{settings.port}",
+            here=callable_url(settings.host, settings.port),
             key=args.service_key or service_key(settings),
         )
 
@@ -116,23 +104,18 @@ class Target:
 def address(url: str, option: str) -> str:
     """The URL without what Open WebUI or people add at its end."""
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise InstallError(f"{option}: {url!r} is not an address like http://127.0.0.1:8600")
+        raise CommandError(f"{option}: {url!r} is not an address like http://127.0.0.1:8600")
     return url.rstrip("/").removesuffix("/v1")
 
 
 def service_key(settings: Settings) -> str:
     """The key of the settings, or the one `vestibule up` keeps in its state folder."""
-    if settings.service_key is not None:
-        return settings.service_key.get_secret_value()
-    path = settings.state_dir / "keys.json"
-    if not path.exists():
-        raise InstallError(
-            f"there is no {path}: start `vestibule up` once, name its folder in"
-            " VESTIBULE_STATE_DIR, or give --service-key"
-        )
-    key = read_keys(path).get("service_key")
+    key = kept_key(settings, "service_key")
     if key is None:
-        raise InstallError(f"{path} holds no service_key; give --service-key")
+        raise CommandError(
+            f"there is no service_key in {settings.state_dir / 'keys.json'}: start `vestibule up`"
+            " once, name its folder in VESTIBULE_STATE_DIR, or give --service-key"
+        )
     return key
 
 
@@ -161,7 +144,7 @@ class OpenWebUI:
         try:
             return self._http.request(method, f"{self.url}{path}", json=body, timeout=TIMEOUT_S)
         except requests.RequestException as error:
-            raise InstallError(f"no Open WebUI answers at {self.url}") from error
+            raise CommandError(f"no Open WebUI answers at {self.url}") from error
 
     def read(self, path: str) -> Json:
         """The JSON object at this path; empty where Open WebUI has nothing yet."""
@@ -182,7 +165,7 @@ class OpenWebUI:
 def answer(reply: requests.Response, failure: str) -> Json:
     """The JSON of a good reply; empty for null."""
     if reply.status_code != 200:
-        raise InstallError(f"{failure}: {detail(reply)}")
+        raise CommandError(f"{failure}: {detail(reply)}")
     return content(reply)
 
 
@@ -192,7 +175,7 @@ def content(reply: requests.Response) -> Json:
         facts = reply.json()
     except ValueError as error:
         site = "{0.scheme}://{0.netloc}".format(urlsplit(reply.url))
-        raise InstallError(f"what answers at {site} is not an Open WebUI") from error
+        raise CommandError(f"what answers at {site} is not an Open WebUI") from error
     return facts if isinstance(facts, dict) else {}
 
 
@@ -206,19 +189,19 @@ def sign_in(webui: OpenWebUI, args: argparse.Namespace) -> None:
     """Become the administrator, and make sure to be one."""
     api_key = args.api_key or os.environ.get(API_KEY_VARIABLE)
     if not api_key and not args.email:
-        raise InstallError("name an administrator: --email (and a password), or --api-key")
+        raise CommandError("name an administrator: --email (and a password), or --api-key")
     webui.carry(api_key or token(webui, args.email, password(args)))
     reply = webui.call("GET", "/openai/config")
     if reply.status_code in (401, 403):
         who = "the API key" if api_key else args.email
-        raise InstallError(f"{who} may not change this Open WebUI: {detail(reply)}")
+        raise CommandError(f"{who} may not change this Open WebUI: {detail(reply)}")
 
 
 def password(args: argparse.Namespace) -> str:
     """From the command line, the environment, or the person at the keyboard."""
     known: str | None = args.password or os.environ.get(PASSWORD_VARIABLE)
     if known is None and not sys.stdin.isatty():
-        raise InstallError(f"give the password in {PASSWORD_VARIABLE} or with --password")
+        raise CommandError(f"give the password in {PASSWORD_VARIABLE} or with --password")
     return known or getpass.getpass(f"Open WebUI password of {args.email}: ")
 
 
@@ -226,10 +209,10 @@ def token(webui: OpenWebUI, email: str, secret: str) -> str:
     """What a browser would get for this email and password."""
     reply = webui.call("POST", "/api/v1/auths/signin", {"email": email, "password": secret})
     if reply.status_code == 400:
-        raise InstallError(f"Open WebUI knows no {email} with this password")
+        raise CommandError(f"Open WebUI knows no {email} with this password")
     facts = answer(reply, "Open WebUI does not let you sign in with a password")
     if not facts.get("token"):  # a second factor is asked for
-        raise InstallError("Open WebUI wants more than a password here; use --api-key")
+        raise CommandError("Open WebUI wants more than a password here; use --api-key")
     return str(facts["token"])
 
 
@@ -270,7 +253,7 @@ def function_form(function_id: str, source: str, found: Json) -> Json:
     """The Function as Open WebUI wants it; a name or description changed there stays."""
     manifest = (found.get("meta") or {}).get("manifest") or {}
     if found and manifest.get("author") != "Vestibule":
-        raise InstallError(
+        raise CommandError(
             f"the id {function_id} belongs to another function there; choose --function-id"
         )
     description = "Shows each chat its place in line and lets it through when its turn comes."

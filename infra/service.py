@@ -1,6 +1,6 @@
-"""Runs the admission service over an open Redis: listens, and closes in good order.
+"""Opens the store, and runs the admission service over it.
 
-Knows aiohttp's runner; ``up`` composes it with the rest.
+Knows Redis' address and aiohttp's runner; the commands compose them with the rest.
 """
 
 from collections.abc import AsyncIterator
@@ -9,23 +9,33 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from admission.app import create_app
+from admission.bad_http import Runner
 from admission.clock import RedisClock
-from admission.protocol import Runner
+from admission.errors import StoreUnavailable
 from admission.settings import Settings
-from admission.store.connection import check_server, open_redis
+from admission.store.connection import UnfitServer, check_server, open_redis
 from admission.store.redis_store import RedisStore
+from infra.errors import CommandError
 
 DRAIN_S = 5.0  # how long running answers may take after a stop was asked for
 
 
 @asynccontextmanager
 async def store_at(url: str, settings: Settings) -> AsyncIterator[RedisStore]:
-    """A store of its own connection, for a process without the service (the clockwork)."""
+    """A store over the Redis at ``url``; its pools grant nothing while no worker is ready.
+
+    Raises:
+        CommandError: Redis does not answer, or must not be used.
+    """
     redis = open_redis(url)
     try:
-        await check_server(redis)
-        policy = settings.pool_policy(needs_worker=True)
-        store = RedisStore(redis, RedisClock(), policy)
+        try:
+            await check_server(redis)
+        except StoreUnavailable as error:
+            raise CommandError(f"no Redis answers at {url.rsplit('@', 1)[-1]}") from error
+        except UnfitServer as error:
+            raise CommandError(str(error)) from error
+        store = RedisStore(redis, RedisClock(), settings.pool_policy(needs_worker=True))
         await store.load()
         yield store
     finally:
@@ -33,28 +43,26 @@ async def store_at(url: str, settings: Settings) -> AsyncIterator[RedisStore]:
 
 
 @asynccontextmanager
-async def serving(
-    url: str, settings: Settings, *, needs_worker: bool
-) -> AsyncIterator[web.Application]:
+async def serving(store: RedisStore, settings: Settings) -> AsyncIterator[web.Application]:
     """The service listens on its host and port while this is open.
 
     Raises:
-        StoreUnavailable, UnfitServer: Redis does not answer, or must not be used.
-        OSError: the port cannot be had.
+        CommandError: the port cannot be had.
     """
-    redis = open_redis(url)
+    # A caller who goes away cancels the handler, and with it the worker's answer.
+    runner = Runner(
+        await create_app(settings, store),
+        handler_cancellation=True,
+        shutdown_timeout=DRAIN_S,
+        access_log=None,
+    )
+    await runner.setup()
     try:
-        await check_server(redis)
-        policy = settings.pool_policy(needs_worker=needs_worker)
-        app = await create_app(settings, RedisStore(redis, RedisClock(), policy))
-        # A caller who goes away cancels the handler, and with it the worker's answer.
-        runner = Runner(app, handler_cancellation=True, shutdown_timeout=DRAIN_S, access_log=None)
-        await runner.setup()
         try:
-            site = web.TCPSite(runner, settings.host, settings.port)
-            await site.start()
-            yield app
-        finally:
-            await runner.cleanup()
+            await web.TCPSite(runner, settings.host, settings.port).start()
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise CommandError(f"cannot listen on {where}: {error.strerror}") from error
+        yield runner.app
     finally:
-        await redis.aclose()
+        await runner.cleanup()

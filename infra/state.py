@@ -1,4 +1,4 @@
-"""The state folder of ``vestibule up``: its lock, its keys, and what they are read from.
+"""The state folder of ``vestibule up``: its lock and its keys.
 
 Knows files; not what runs on them.
 """
@@ -10,12 +10,13 @@ import secrets
 from pathlib import Path
 from typing import IO
 
+from pydantic import SecretStr
+
+from admission.settings import Settings
+from infra.errors import CommandError
+
 KEY_NAMES = ("service_key", "admin_key", "worker_token")
 SOCKET_BYTES_MAX = 103  # sun_path is 104 bytes on macOS and 108 on Linux, with its final zero
-
-
-class StateError(Exception):
-    """The folder cannot be used; the text says why and what to do."""
 
 
 class StateFolder:
@@ -38,25 +39,25 @@ class StateFolder:
         """Make the folder and take its lock, which ends with this process.
 
         Raises:
-            StateError: not writable, in use by another, or too long for a unix socket.
+            CommandError: not writable, in use by another, or too long for a unix socket.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)
             self._lock = (self.path / "up.lock").open("w")
         except OSError as error:
-            raise StateError(
+            raise CommandError(
                 f"the state folder {self.path} cannot be written: {error.strerror}"
                 " (choose another with VESTIBULE_STATE_DIR)"
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StateError(
+            raise CommandError(
                 f"another vestibule already runs on the state folder {self.path}"
             ) from error
         if len(os.fsencode(self.socket)) > SOCKET_BYTES_MAX:
-            raise StateError(
+            raise CommandError(
                 f"the state folder {self.path} has too long a name for the server's socket"
                 " (choose another with VESTIBULE_STATE_DIR)"
             )
@@ -70,7 +71,7 @@ class StateFolder:
         """The keys of ``keys.json``, mode 0600; made when they are not there.
 
         Raises:
-            StateError: the file is damaged.
+            CommandError: the file is damaged.
         """
         kept = read_keys(self.keys_file) if self.keys_file.exists() else {}
         missing = [name for name in KEY_NAMES if name not in kept]
@@ -95,14 +96,27 @@ def read_keys(path: Path) -> dict[str, str]:
     """The keys in a ``keys.json``.
 
     Raises:
-        StateError: not there, not readable, or not what ``vestibule up`` wrote.
+        CommandError: not there, not readable, or not what ``vestibule up`` wrote.
     """
     try:
         keys = json.loads(path.read_text())
     except OSError as error:
-        raise StateError(f"{path} cannot be read: {error.strerror}") from error
+        raise CommandError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise StateError(f"{path} is damaged: it is not JSON") from error
+        raise CommandError(f"{path} is damaged: it is not JSON") from error
     if not isinstance(keys, dict) or not all(isinstance(v, str) and v for v in keys.values()):
-        raise StateError(f"{path} is damaged: it does not hold keys")
+        raise CommandError(f"{path} is damaged: it does not hold keys")
     return keys
+
+
+def kept_key(settings: Settings, name: str) -> str | None:
+    """A key, by its name in ``keys.json``: of the settings, else of the state folder.
+
+    Raises:
+        CommandError: the file is damaged.
+    """
+    given: SecretStr | None = getattr(settings, name)
+    if given is not None:
+        return given.get_secret_value()
+    path = settings.state_dir / "keys.json"
+    return read_keys(path).get(name) if path.exists() else None

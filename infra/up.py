@@ -2,10 +2,7 @@
 
 import argparse
 import asyncio
-import os
 import shlex
-import signal
-import socket
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -15,31 +12,25 @@ from pydantic import SecretStr
 
 from admission import logs
 from admission.directory import Directory
-from admission.errors import StoreUnavailable
-from admission.keys import DIRECTORY, STORE
-from admission.settings import Settings, SettingsError, read_settings
-from admission.store.connection import UnfitServer
-from infra import demo_model, embedded, reload, worker
+from admission.keys import DIRECTORY
+from admission.settings import Settings
+from infra import demo_model, embedded, environment, reload, worker
+from infra.addresses import callable_url, check_free, free_port
 from infra.children import Children
-from infra.service import serving
-from infra.state import StateError, StateFolder
+from infra.service import serving, store_at
+from infra.state import StateFolder
+from infra.stopping import stop_event
 from scheduler import clockwork
 
 WORKER_START_S = 2.5  # then the welcome says that none is ready yet
 
 
-class UpError(Exception):
-    """Why it cannot start, in one line a person can act on."""
-
-
-def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``up`` to the command line."""
-    parser = commands.add_parser(
-        "up",
-        help="run everything on this machine",
-        description="Run the queue's server, admission, gateway, scheduler and, when no"
-        " VESTIBULE_UPSTREAMS are named, a demo worker, in the foreground. Settings come from the"
-        " environment; the README lists them.",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The words of ``vestibule up``."""
+    parser.description = (
+        "Run the queue's server, admission, gateway, scheduler and, when no VESTIBULE_UPSTREAMS"
+        " are named, a demo worker, in the foreground. Settings come from the environment; the"
+        " README lists them."
     )
     parser.add_argument("--host", help="address to listen on (VESTIBULE_HOST, 127.0.0.1)")
     parser.add_argument("--port", help="port to listen on (VESTIBULE_PORT, 8600)")
@@ -48,40 +39,23 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGINT or SIGTERM: 0; 1 when it cannot start, with one line that says why."""
-    environ = dict(os.environ)
-    for name, value in (("VESTIBULE_HOST", args.host), ("VESTIBULE_PORT", args.port)):
-        if value is not None:
-            environ[name] = value
-    try:
-        settings = read_settings(environ, also_known=worker.AGENT_SETTINGS)
-        if args.reload:
-            words = ["up", "--host", settings.host, "--port", str(settings.port)]
-            return reload.run([sys.executable, "-m", "infra.cli", *words])
-        logs.configure()
-        asyncio.run(_up(settings))
-    except SettingsError as error:
-        for line in str(error).splitlines():
-            print(f"vestibule: {line}", file=sys.stderr)
-        return 2
-    except (UpError, StateError, UnfitServer) as error:
-        print(f"vestibule: {error}", file=sys.stderr)
-        return 1
-    except StoreUnavailable:
-        print(f"vestibule: no Redis answers at {_shown(settings)}", file=sys.stderr)
-        return 1
+    """Run until SIGINT or SIGTERM: 0."""
+    settings = environment.settings({"VESTIBULE_HOST": args.host, "VESTIBULE_PORT": args.port})
+    if args.reload:
+        words = ["up", "--host", settings.host, "--port", str(settings.port)]
+        return reload.run([sys.executable, "-m", "infra.cli", *words])
+    logs.configure()
+    asyncio.run(_up(settings))
     return 0
 
 
 async def _up(settings: Settings) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event()
     async with AsyncExitStack() as stack:
         folder = StateFolder(settings.state_dir)
         folder.claim()
         stack.callback(folder.release)
-        _check_port(settings.host, settings.port)
+        check_free(settings.host, settings.port)
         settings = _with_keys(settings, folder.keys())
         children = Children(folder.path)
         children.stop_survivors()
@@ -89,8 +63,9 @@ async def _up(settings: Settings) -> None:
         url = settings.redis_address() or await embedded.start(folder, children)
         if not settings.upstreams:
             await _start_demo(settings, folder, children)
-        app = await stack.enter_async_context(serving(url, settings, needs_worker=True))
-        await stack.enter_async_context(clockwork.running(app[STORE], settings.upstreams))
+        store = await stack.enter_async_context(store_at(url, settings))
+        app = await stack.enter_async_context(serving(store, settings))
+        await stack.enter_async_context(clockwork.running(store, settings.upstreams))
         ready = asyncio.create_task(_first_worker(app[DIRECTORY]))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -109,27 +84,16 @@ def _with_keys(settings: Settings, keys: Mapping[str, str]) -> Settings:
     return settings.model_copy(update=made)
 
 
-def _check_port(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port)):
-            return
-    except OSError as error:
-        raise UpError(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
-            " (choose another with --port)"
-        ) from error
-
-
 async def _start_demo(settings: Settings, folder: StateFolder, children: Children) -> None:
     """One local worker agent in front of the demo model."""
-    model_port, agent_port = _free_port(), _free_port()
+    model_port, agent_port = free_port(), free_port()
     assert settings.worker_token is not None
     await children.start("demo-model", worker.demo_command(port=model_port))
     await children.start(
         "worker",
         worker.agent_command(port=agent_port),
         worker.agent_environment(
-            admission_url=f"http://{_reachable(settings.host)}:{settings.port}",
+            admission_url=callable_url(settings.host, settings.port),
             worker_token=settings.worker_token.get_secret_value(),
             worker_id="demo",
             state_file=folder.path / "worker.json",
@@ -149,22 +113,6 @@ async def _first_worker(directory: Directory) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def _reachable(host: str) -> str:
-    """An address of this machine to call, for one that means "listen everywhere"."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-
-
-def _shown(settings: Settings) -> str:
-    """The Redis address without its password."""
-    return (settings.redis_address() or "the embedded server").rsplit("@", 1)[-1]
-
-
 def _command() -> str:
     """How this command was called, so that what is printed can be typed."""
     called = Path(sys.argv[0])
@@ -172,7 +120,7 @@ def _command() -> str:
 
 
 def _welcome(settings: Settings, folder: StateFolder, *, worker_ready: bool) -> str:
-    base = f"http://{_reachable(settings.host)}:{settings.port}"
+    base = callable_url(settings.host, settings.port)
     keys = shlex.quote(str(folder.keys_file))
     key = f"""$(sed -n 's/.*"service_key": "\\(.*\\)".*/\\1/p' {keys})"""
     if settings.upstreams:

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,8 +19,12 @@ from pathlib import Path
 
 import aiohttp
 
-from admission.settings import SettingsError, read_settings
-from infra.state import StateError, read_keys
+from admission.settings import Settings, SettingsError
+from infra import environment
+from infra.addresses import callable_url, check_free, free_port
+from infra.errors import CommandError
+from infra.state import kept_key
+from infra.stopping import stop_event
 from worker_image import agent
 
 LOOK_S = 0.3  # how often the agent is asked how far it is
@@ -29,14 +32,6 @@ STILL_STARTING_S = 30.0  # a large model loads for minutes: say now and then tha
 VLLM_STOP_S = 20.0  # vLLM aborts what runs at SIGTERM (`--shutdown-timeout 0`), so it is quick
 AGENT_STOP_S = 5.0  # on top of the time the agent gives the running requests
 TAIL_LINES = 12
-
-
-# Names in the environment that only an agent reads.
-AGENT_SETTINGS = frozenset(name for name, *_ in agent.OPTIONS.values())
-
-
-class WorkerError(Exception):
-    """Why it cannot start, in one line a person can act on."""
 
 
 def agent_command(*, port: int) -> list[str]:
@@ -71,15 +66,15 @@ def demo_command(*, port: int) -> list[str]:
     return [sys.executable, "-m", "infra.demo_model", "--port", str(port)]
 
 
-def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``worker`` to the command line."""
-    parser = commands.add_parser(
-        "worker",
-        help="run vLLM and its agent on this machine",
-        description="Start `vllm serve` on a free loopback port and the worker agent in front of"
-        " it, in the foreground. The agent's settings may also come from the environment:"
-        " see `python -m worker_image.agent --help`.",
-        epilog="Words after `--` go to `vllm serve`: vestibule worker --model DIR -- --dtype auto",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The words of ``vestibule worker``."""
+    parser.description = (
+        "Start `vllm serve` on a free loopback port and the worker agent in front of it, in the"
+        " foreground. The agent's settings may also come from the environment: see"
+        " `python -m worker_image.agent --help`."
+    )
+    parser.epilog = (
+        "Words after `--` go to `vllm serve`: vestibule worker --model DIR -- --dtype auto"
     )
     parser.add_argument("--model", required=True, help="folder or name of the model to serve")
     parser.add_argument("--served-model-name", help="the name users see (the model's own)")
@@ -99,14 +94,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGINT or SIGTERM: 0; 2 for wrong settings; 1 when it cannot start or dies."""
-    try:
-        plan = make_plan(args, os.environ)
-    except (SettingsError, agent.SettingsError) as error:
-        return _complain(str(error), 2)
-    except (WorkerError, StateError) as error:
-        return _complain(str(error), 1)
-    return asyncio.run(Pair(plan).run())
+    """Run until SIGINT or SIGTERM: 0."""
+    asyncio.run(Pair(make_plan(args)).run())
+    return 0
 
 
 @dataclass(frozen=True)
@@ -125,25 +115,28 @@ class Plan:
         return self.settings.state_file.with_suffix(f".{name}.log")
 
 
-def make_plan(args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
-    """Decide and check. Raises `WorkerError`, `StateError`, and both `SettingsError`s."""
-    read_settings(environ, also_known=AGENT_SETTINGS)
-    vllm_url = f"http://127.0.0.1:{_free_port()}"
+def make_plan(args: argparse.Namespace) -> Plan:
+    """Decide and check. Raises `CommandError` and `SettingsError`."""
+    ours, environ = environment.settings(), os.environ
+    vllm_url = f"http://127.0.0.1:{free_port()}"
     key = environ.get("VESTIBULE_VLLM_KEY") or secrets.token_urlsafe(32)
     theirs = {
         **environ,
         "VESTIBULE_VLLM_URL": vllm_url,
         "VESTIBULE_VLLM_KEY": key,
-        "VESTIBULE_WORKER_TOKEN": _worker_token(args.worker_token_file, environ),
+        "VESTIBULE_WORKER_TOKEN": _worker_token(args.worker_token_file, ours),
     }
     flags = []
     for name in ("admission_url", "host", "port", "slots", "pool"):
         if (value := getattr(args, name)) is not None:
             flags += [f"--{name.replace('_', '-')}", value]
-    settings = agent.read_settings(flags, theirs)
+    try:
+        settings = agent.read_settings(flags, theirs)
+    except agent.SettingsError as error:
+        raise SettingsError(str(error)) from error
     executable = _executable(args.vllm)
     _check_model(args.model)
-    _check_port(settings.host, settings.port)
+    check_free(settings.host, settings.port)
     _make_folder(settings.state_file.parent)
     return Plan(
         settings=settings,
@@ -170,22 +163,19 @@ def _vllm_environment(executable: Path, environ: Mapping[str, str], key: str) ->
     return {**kept, "PATH": path, "VLLM_API_KEY": key}
 
 
-def _worker_token(file: Path | None, environ: Mapping[str, str]) -> str:
-    if file:
-        try:
-            return file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise WorkerError(f"--worker-token-file {file} cannot be read: {error}") from error
-    if token := environ.get("VESTIBULE_WORKER_TOKEN"):
-        return token
-    keys = Path(environ.get("VESTIBULE_STATE_DIR") or ".vestibule") / "keys.json"
-    return read_keys(keys).get("worker_token", "") if keys.exists() else ""
+def _worker_token(file: Path | None, ours: Settings) -> str:
+    if file is None:
+        return kept_key(ours, "worker_token") or ""
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"--worker-token-file {file} cannot be read: {error}") from error
 
 
 def _executable(name: str) -> Path:
     if found := shutil.which(name):
         return Path(found).absolute()
-    raise WorkerError(
+    raise CommandError(
         f"there is no executable {name!r}: install vLLM (https://docs.vllm.ai), or name it"
         " with --vllm"
     )
@@ -194,28 +184,14 @@ def _executable(name: str) -> Path:
 def _check_model(model: str) -> None:
     """A name is vLLM's to find; a path must be there."""
     if model.startswith(("/", ".", "~")) and not Path(model).is_dir():
-        raise WorkerError(f"--model {model}: there is no such folder")
-
-
-def _check_port(host: str, port: int) -> None:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise WorkerError(f"cannot listen on {host}:{port}: {reason} (see --port)") from error
+        raise CommandError(f"--model {model}: there is no such folder")
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise WorkerError(f"the state folder {folder} cannot be made: {error.strerror}") from error
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+        raise CommandError(f"the state folder {folder} cannot be made: {error.strerror}") from error
 
 
 class Child:
@@ -271,11 +247,9 @@ class Pair:
         self._vllm = Child("vLLM", plan.log_file("vllm"))
         self._agent = Child("the agent", plan.log_file("agent"))
 
-    async def run(self) -> int:
-        """The exit status of the command."""
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async def run(self) -> None:
+        """Until it is stopped. Raises `CommandError` when one of the two dies."""
+        stop = stop_event()
         try:
             # The agent is there first: a token that is refused is known in a second, a model
             # that does not load in minutes.
@@ -287,7 +261,8 @@ class Pair:
             _say("stopping")
             await self._agent.stop(self._plan.settings.drain_timeout_s + AGENT_STOP_S)
             await self._vllm.stop(VLLM_STOP_S)
-        return _complain(death, 1) if death else 0
+        if death:
+            raise CommandError(death)
 
     async def _watch(self, stop: asyncio.Event) -> str:
         """Wait for the end: why one of the two died, or "" when we were asked to stop."""
@@ -327,7 +302,7 @@ class Progress:
 
     async def tell(self) -> None:
         """Never ends by itself."""
-        url = f"{_here(self._settings)}/readyz"
+        url = f"{callable_url(self._settings.host, self._settings.port)}/readyz"
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
@@ -357,17 +332,5 @@ class Progress:
             _say(text)
 
 
-def _here(settings: agent.Settings) -> str:
-    """The agent as this machine reaches it."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-
-
 def _say(text: str) -> None:
     print(f"vestibule worker: {text}", flush=True)
-
-
-def _complain(text: str, status: int) -> int:
-    for line in text.splitlines():
-        print(f"vestibule worker: {line}", file=sys.stderr)
-    return status

@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from admission.app import create_app
+from admission.bad_http import Runner
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, PoolPolicy
 from admission.keys import STORE
-from admission.protocol import Runner
 from admission.settings import Settings
 from admission.store.redis_store import RedisStore
 from infra import embedded

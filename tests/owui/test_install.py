@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from admission.settings import read_settings
-from infra import owui
-from infra.owui import IDENTITY_HEADERS, InstallError, Target
+from infra import cli, owui
+from infra.errors import CommandError
+from infra.owui import IDENTITY_HEADERS, Target
 
 HERE = "http://127.0.0.1:8600"
 OTHERS = "http://elsewhere/v1"
@@ -92,7 +93,7 @@ def test_valves_that_were_changed_stay(
 
 def test_a_function_of_somebody_else_is_not_overwritten() -> None:
     found = {"content": "...", "meta": {"manifest": {"author": "Somebody"}}}
-    with pytest.raises(InstallError, match="belongs to another function"):
+    with pytest.raises(CommandError, match="belongs to another function"):
         owui.function_form("vestibule", "source", found)
 
 
@@ -115,15 +116,15 @@ def test_addresses_and_key_come_from_what_up_runs_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"email": "a@b.c", "password": "x", "service_key": "k"}, "no Open WebUI answers at"),
-        ({"url": "localhost:8080", "service_key": "k"}, "is not an address"),
-        ({"service_key": "k"}, "name an administrator"),
-        ({"service_key": "k", "email": "a@b.c"}, "give the password"),
-        ({}, "keys.json: start `vestibule up` once"),
+        (["--email=a@b.c", "--password=x", "--service-key=k"], "no Open WebUI answers at"),
+        (["--url=localhost:8080", "--service-key=k"], "is not an address"),
+        (["--service-key=k"], "name an administrator"),
+        (["--service-key=k", "--email=a@b.c"], "give the password"),
+        ([], "keys.json: start `vestibule up` once"),
     ],
 )
 def test_mistakes_get_one_clear_line(
-    given: dict[str, Any],
+    given: list[str],
     said: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -132,7 +133,7 @@ def test_mistakes_get_one_clear_line(
     monkeypatch.setenv("VESTIBULE_STATE_DIR", str(tmp_path))
     for name in ("OWUI_PASSWORD", "OWUI_API_KEY", "VESTIBULE_SERVICE_KEY"):
         monkeypatch.delenv(name, raising=False)
-    assert owui.run(words(**given)) == 1
+    assert cli.main(["owui", "install", "--url=http://127.0.0.1:1", *given]) == 1
     printed = capsys.readouterr()
     assert said in printed.err
     assert printed.err.count("\n") == 1

@@ -114,7 +114,7 @@ async def test_a_vllm_that_dies_ends_it_with_its_last_words(
     ) as running:
         assert await running.end() == 1
     assert "  | ValueError: no such architecture" in running.lines
-    assert "vestibule worker: vLLM ended with status 3 (log: " in running.lines[-1]
+    assert "vestibule: vLLM ended with status 3 (log: " in running.lines[-1]
     assert (tmp_path / running.lines[-1].partition("(log: ")[2].removesuffix(")")).exists()
 
 

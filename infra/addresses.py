@@ -1,0 +1,39 @@
+"""Hosts and ports of this machine: which are free, and how one calls what listens there."""
+
+import os
+import socket
+
+from infra.errors import CommandError
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def check_free(host: str, port: int) -> None:
+    """Make sure that one can listen there.
+
+    Raises:
+        CommandError: no such address here, or somebody else listens on it.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except socket.gaierror as error:
+        raise CommandError(f"cannot listen on {host}: no such address (see --host)") from error
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise CommandError(
+            f"cannot listen on {host}:{port}: {reason} (choose another with --port)"
+        ) from error
+
+
+def callable_url(host: str, port: int) -> str:
+    """How a process of this machine calls what listens on ``host``, also on "everywhere"."""
+    name = _EVERYWHERE.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
