@@ -52,8 +52,9 @@ clean:  ## remove what make made; the state folder and the e2e cache stay
 
 # One stamp a lock file: installing happens when the lock changed, and then only once.
 $(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11 or newer, or name yours: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Vestibule needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)" >&2; exit 1; }
 
 $(VENV)/%.stamp: infra/lock/%.txt pyproject.toml $(VENV)/bin/python
 	@echo "installing $< into $(VENV)"

@@ -1,12 +1,11 @@
 """Builds the service: routes, middlewares, and what lives as long as the process does."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
 
-from admission import keys, middleware
+from admission import background, keys, middleware
 from admission.api import events, health, pools, tickets, workers
 from admission.auth import Gatekeeper
 from admission.directory import Directory
@@ -16,6 +15,9 @@ from admission.settings import Settings
 from admission.store.redis_store import RedisStore
 
 REST_BODY_BYTES_MAX = 65_536  # /v1 has its own limit, a setting
+# Shorter than uvicorn, which serves vLLM, keeps idle connections (timeout_keep_alive, 5 s): a
+# request is never sent into one that is just being closed.
+UPSTREAM_IDLE_S = 4
 
 ROUTES = (
     tickets.routes,
@@ -57,9 +59,7 @@ async def create_app(settings: Settings, store: RedisStore) -> web.Application:
 async def _upstream_session(app: web.Application) -> AsyncIterator[None]:
     # Answers pass undecoded; no cookie of one caller reaches another.
     async with ClientSession(
-        # Shorter than uvicorn, which serves vLLM, keeps idle connections (timeout_keep_alive, 5 s):
-        # a request is never sent into one that is just being closed.
-        connector=TCPConnector(limit=0, keepalive_timeout=4),
+        connector=TCPConnector(limit=0, keepalive_timeout=UPSTREAM_IDLE_S),
         auto_decompress=False,
         cookie_jar=DummyCookieJar(),
     ) as session:
@@ -70,23 +70,17 @@ async def _upstream_session(app: web.Application) -> AsyncIterator[None]:
 async def _directory(app: web.Application) -> AsyncIterator[None]:
     directory = app[keys.DIRECTORY]
     await directory.refresh()
-    task = asyncio.create_task(directory.keep_fresh())
-    yield
-    await _stop(task)
+    async with background.running("directory", directory.keep_fresh):
+        yield
 
 
 async def _newsroom(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(app[keys.NEWSROOM].follow(app[keys.STORE].users_with_news()))
-    yield
-    await _stop(task)
+    async def follow() -> None:
+        await app[keys.NEWSROOM].follow(app[keys.STORE].users_with_news())
+
+    async with background.running("newsroom", follow):
+        yield
 
 
 async def _end_streams(app: web.Application) -> None:
     app[keys.NEWSROOM].close()
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    # redis-py 8.1 swallows a cancellation that arrives while it connects: asked until it ends.
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.02)

@@ -80,7 +80,7 @@ class Gatekeeper:
         """
         key = bearer(headers)
         if key is None:
-            return self._token(query_token) or Caller(Kind.OTHER) if query_token else _NOBODY
+            return (self._token(query_token) or Caller(Kind.OTHER)) if query_token else _NOBODY
         presented = hash_key(key)
         for known, kind in self._keys:
             if hmac.compare_digest(known, presented):

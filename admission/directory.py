@@ -5,17 +5,14 @@ the last copy stands: the running answers and ``/v1/models`` go on.
 """
 
 import asyncio
-import logging
 from collections import Counter
+from contextlib import suppress
 
-from admission import logs
 from admission.domain import DEFAULT_POOL, Worker
 from admission.errors import StoreUnavailable
 from admission.store.redis_store import RedisStore
 
 REFRESH_S = 1.0
-
-log = logging.getLogger(__name__)
 
 
 class Directory:
@@ -33,19 +30,17 @@ class Directory:
         Raises:
             StoreUnavailable: the last copy stands.
         """
-        pools = sorted({DEFAULT_POOL, *await self._store.pools()})
+        pools = await self._store.pools()
         workers: list[Worker] = []
         for pool in pools:
             workers += await self._store.workers(pool)
         self._pools, self._workers = frozenset(pools), tuple(workers)
 
     async def keep_fresh(self) -> None:
-        """Refresh until cancelled; a Redis that is away is logged once, by the store."""
+        """Refresh until cancelled; while Redis is away the last copy stands."""
         while True:
-            try:
+            with suppress(StoreUnavailable):  # the store logged it
                 await self.refresh()
-            except StoreUnavailable:
-                logs.event(log, "directory_stale", logging.WARNING)
             await asyncio.sleep(REFRESH_S)
 
     def has_pool(self, pool: str) -> bool:
@@ -65,7 +60,7 @@ class Directory:
 
     def ready(self, model: str) -> list[Worker]:
         """Workers that may get a request for ``model`` now."""
-        return [w for w in self._workers if w.ready and not w.draining and model in w.models]
+        return [w for w in self._workers if w.ready and model in w.models]
 
     def count(self) -> dict[str, int]:
         """How many workers there are, and how many are ready."""

@@ -72,7 +72,7 @@ class StoreUnavailable(Unavailable):
 
     def __init__(self) -> None:
         super().__init__(
-            "The queue's store does not answer; nothing was changed as far as we know.",
+            "The queue's store does not answer. Try again: repeating a call is safe.",
             retry_after_s=1,
         )
 

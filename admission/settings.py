@@ -73,6 +73,14 @@ def _upstreams(text: object) -> object:
     return tuple(_upstream(part) if isinstance(part, str) else part for part in parts)
 
 
+def _redis_url(text: object) -> object:
+    if isinstance(text, str) and text:
+        if not re.match(r"(redis|rediss|unix)://.", text):
+            raise ValueError("is not a redis://, rediss:// or unix:// address")
+        _ = urlsplit(text).port  # a wrong port is a ValueError
+    return text
+
+
 def _networks(text: object) -> object:
     parts = _listed(text)
     if not isinstance(parts, tuple):
@@ -91,7 +99,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    redis_url: str | None = Field(
+    redis_url: Annotated[str | None, BeforeValidator(_redis_url)] = Field(
         None,
         alias="REDIS_URL",
         repr=False,  # it may hold a password
@@ -171,7 +179,9 @@ class Settings(BaseModel):
         None, alias="VESTIBULE_QUEUE_TIMEOUT", description="seconds one may wait; none: no limit"
     )
     when_full: Literal["reject"] = Field(
-        "reject", alias="VESTIBULE_WHEN_FULL", description="what `/v1` does without a session"
+        "reject",
+        alias="VESTIBULE_WHEN_FULL",
+        description="what `/v1` does without a session; `reject` is all there is so far",
     )
     session_concurrency: int = Field(
         4,

@@ -3,31 +3,25 @@
 import logging
 
 from admission import logs
-from admission.domain import DEFAULT_POOL
 from admission.store.redis_store import RedisStore
 
 log = logging.getLogger(__name__)
 
 
-async def all_pools(store: RedisStore) -> list[str]:
-    """The default pool and every one an admin made, sorted."""
-    return sorted({DEFAULT_POOL, *await store.pools()})
-
-
 async def expire_tick(store: RedisStore) -> int | None:
     """End what is due and offer what is free; ms until the next deadline, None without one."""
-    nearest = [await store.expire(pool) for pool in await all_pools(store)]
+    nearest = [await store.expire(pool) for pool in await store.pools()]
     return min((ms for ms in nearest if ms is not None), default=None)
 
 
 async def announce_tick(store: RedisStore) -> None:
     """Tell who waits what changed."""
-    for pool in await all_pools(store):
+    for pool in await store.pools():
         await store.announce(pool)
 
 
 async def workers_tick(store: RedisStore) -> None:
     """Stop counting on workers that fell silent."""
-    for pool in await all_pools(store):
+    for pool in await store.pools():
         for worker in await store.expire_workers(pool):
             logs.event(log, "worker_lost", logging.WARNING, worker_id=worker, pool=pool)

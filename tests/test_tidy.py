@@ -11,13 +11,14 @@ PRODUCT = ("admission", "scheduler", "infra", "worker_image", "owui_pipeline")
 FILE_LINES_MAX = 450
 # These two are shipped as one file each (DESIGN sections 2 and 9), so they hold several nouns.
 SHIPPED_ALONE = {"worker_image/agent.py": 850, "owui_pipeline/vestibule_filter.py": 550}
-FUNCTION_LINES_MAX = 60
+FUNCTION_LINES_MAX = 50
 HOMELESS_NAMES = {"utils", "helpers", "common", "manager", "misc"}
 # A call and the modules in which it belongs (`time` lives in Redis, settings in one module).
 HOMES = {
     "os.environ": {"infra/", "worker_image/", "owui_pipeline/"},
     "time.time": {"admission/auth.py", "infra/demo_model.py", "worker_image/", "owui_pipeline/"},
     "asyncio.sleep": {
+        "admission/background.py",
         "admission/directory.py",
         "admission/store/news.py",
         "admission/gateway/turn.py",

@@ -14,6 +14,7 @@ async def healthz(_: web.Request) -> web.Response:
 
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
-    """200 when Redis answers and the scripts are loaded; the body reports the workers."""
+    """200 when Redis answers (it is given a script anew when it lost it); the body reports the
+    workers."""
     await request.app[STORE].ping()
     return web.json_response({"status": "ready", "workers": request.app[DIRECTORY].count()})

@@ -35,8 +35,7 @@ async def queue(request: web.Request) -> web.Response:
 async def pools(request: web.Request) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     store = request.app[STORE]
-    names = sorted({"default", *await store.pools()})
-    views = [wire.pool_view(pool, await store.metrics(pool)) for pool in names]
+    views = [wire.pool_view(pool, await store.metrics(pool)) for pool in await store.pools()]
     return web.json_response({"pools": views})
 
 

@@ -122,7 +122,7 @@ async def workers(request: web.Request) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     store = request.app[STORE]
     views: list[dict[str, Any]] = []
-    for pool in sorted({"default", *await store.pools()}):
+    for pool in await store.pools():
         views += [wire.worker_view(worker) for worker in await store.workers(pool)]
     return web.json_response({"workers": views})
 

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping
 
 from aiohttp import (
-    ClientConnectionError,
     ClientConnectorError,
+    ClientError,
     ClientPayloadError,
     ClientResponse,
     ClientSession,
@@ -82,8 +82,8 @@ async def relay(
         )
     except (ClientConnectorError, ConnectionTimeoutError) as error:
         raise Unreachable from error
-    except (ClientConnectionError, TimeoutError) as error:
-        raise _BadGateway("The model server broke off before it answered.") from error
+    except (ClientError, TimeoutError) as error:  # broken off, or not HTTP
+        raise _BadGateway("The model server gave no answer that can be passed on.") from error
     async with upstream:
         response = web.StreamResponse(
             status=upstream.status, reason=upstream.reason, headers=_to_caller(upstream.headers)

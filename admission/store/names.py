@@ -33,8 +33,8 @@ POOL_KEYS: tuple[Key, ...] = (
     Key("ended", "zset", "disconnected ticket -> when it is forgotten (ms)"),
     Key("tickets", "hash", "ticket -> its facts as JSON"),
     Key("users", "hash", "user -> the user's latest ticket"),
-    Key("pool", "hash", "the pool's settings (set:*), counters (*_total) and clock (t_ms, seq)"),
-    Key("told", "hash", "ticket -> the position, or the moment of the reminder, last announced"),
+    Key("pool", "hash", "settings (set:*), counters (*_total), clock (t_ms, seq), mean life_ms"),
+    Key("told", "hash", "ticket -> position or moment last announced; soon:ticket -> warned"),
     Key("waits", "list", "the newest 200 waits of admitted tickets (ms)"),
     Key("workers", "hash", "worker -> its facts as JSON"),
     Key("ready", "zset", "worker that may get requests -> heartbeat deadline (ms)"),
@@ -52,11 +52,6 @@ def pool_key(pool: str, name: str) -> str:
 def pool_keys(pool: str) -> list[str]:
     """All keys of a pool in the order in which every script declares them."""
     return [pool_key(pool, key.name) for key in POOL_KEYS]
-
-
-def changed_channel(pool: str) -> str:
-    """Channel that carries one word per script that moved anything in the pool."""
-    return pool_key(pool, "changed")
 
 
 LAYOUT_KEY = "vestibule:{_global}:layout"  # string: LAYOUT of the newest service that wrote here

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from admission import logs
 from admission.clock import Clock
 from admission.domain import (
+    DEFAULT_POOL,
     PoolMetrics,
     PoolPolicy,
     Queued,
@@ -45,7 +46,8 @@ from admission.store.news import users_with_news
 WORKER_LEASE_MS = 30_000
 """How long a worker's report is good for (DESIGN section 9)."""
 
-log = logging.getLogger("admission.transitions")
+log = logging.getLogger(__name__)
+moves = logging.getLogger("admission.transitions")
 
 
 class RedisStore:
@@ -66,18 +68,12 @@ class RedisStore:
 
     async def load(self) -> None:
         """Send every script to Redis, which compiles it: a bad one fails here, not under load."""
-        try:
-            for name in self._contracts:
-                await self._redis.script_load(scripts.source(name))
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
+        for name in self._contracts:
+            await self._answer(self._redis.script_load(scripts.source(name)))
 
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers."""
-        try:
-            await self._redis.ping()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
+        await self._answer(self._redis.ping())
 
     # --- tickets -----------------------------------------------------------------------------
 
@@ -198,12 +194,12 @@ class RedisStore:
     async def configure(self, pool: str, changes: dict[str, Any]) -> None:
         """Keep settings (names of PoolPolicy) that win over the defaults; None forgets one."""
         await self._run("configure", pool, changes=json.dumps(changes))
-        await self._global(self._redis.sadd(names.POOLS_KEY, pool))
+        await self._answer(self._redis.sadd(names.POOLS_KEY, pool))
 
     async def pools(self) -> list[str]:
-        """The names of all pools that were ever configured, sorted."""
-        members = await self._global(self._redis.smembers(names.POOLS_KEY))
-        return sorted(name.decode() for name in members)
+        """The default pool and every one an admin made, sorted."""
+        members = await self._answer(self._redis.smembers(names.POOLS_KEY))
+        return sorted({DEFAULT_POOL, *(name.decode() for name in members)})
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -304,11 +300,11 @@ class RedisStore:
 
     async def signing_key(self, new: str) -> str:
         """The key that signs user tokens: ``new`` for the first caller, then the same for all."""
-        await self._global(self._redis.set(names.SIGNING_KEY, new, nx=True))
-        key: bytes = await self._global(self._redis.get(names.SIGNING_KEY))
+        await self._answer(self._redis.set(names.SIGNING_KEY, new, nx=True))
+        key: bytes = await self._answer(self._redis.get(names.SIGNING_KEY))
         return key.decode()
 
-    async def _global(self, call: Any) -> Any:
+    async def _answer(self, call: Any) -> Any:
         try:
             return await call
         except (RedisError, OSError) as error:
@@ -336,7 +332,7 @@ class RedisStore:
 
 def _log_move(pool: str, move: scripts.Transition) -> None:
     logs.event(
-        log,
+        moves,
         "ticket_moved",
         pool=pool,
         ticket_id=move.ticket_id,

@@ -2,7 +2,7 @@
 
 Does not know how they are started (`stack.py`). By hand: `python -m tests.e2e.build`.
 
-Everything lies in one cache folder, `VESTIBULE_E2E_CACHE` or `~/.cache/vestibule`. A component is
+Everything lies in one cache folder, `E2E_CACHE` or `~/.cache/vestibule`. A component is
 complete when its stamp holds the hash of the recipe that made it: what was interrupted, or made by
 an older recipe, is made anew. About 4 GB and a few minutes the first time.
 """
@@ -60,7 +60,7 @@ class Components:
 
 def cache_folder() -> Path:
     """Where components are kept between runs."""
-    named = os.environ.get("VESTIBULE_E2E_CACHE")
+    named = os.environ.get("E2E_CACHE")
     return Path(named).resolve() if named else Path.home() / ".cache" / "vestibule"
 
 

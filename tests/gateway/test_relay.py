@@ -165,6 +165,21 @@ async def test_a_worker_that_breaks_off_before_its_answer_is_502(
     assert (reply.status, reply.json["error"]["code"]) == (502, "bad_gateway")
 
 
+async def test_a_worker_that_does_not_speak_http_is_502(service: Service, ada: Chatter) -> None:
+    async def garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-something else\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(garbage, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await make_ready(service, "w1", f"http://127.0.0.1:{port}")
+    reply = await ada.says(chat())
+    assert (reply.status, reply.json["error"]["code"]) == (502, "bad_gateway")
+    server.close()
+    await server.wait_closed()
+
+
 async def test_the_worker_with_the_fewest_requests_gets_the_next(
     service: Service, start: Start, ada: Chatter
 ) -> None:

@@ -109,6 +109,27 @@ def test_a_redis_that_does_not_answer_is_one_clear_line(up: Start) -> None:
     assert "secret" not in _fails(one, 1, "no Redis answers at 127.0.0.1:1/0")
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1", "redis://h:port/0"])
+def test_a_redis_url_that_is_none_names_the_setting(up: Start, url: str) -> None:
+    _fails(up(REDIS_URL=url), 2, "vestibule: REDIS_URL: ")
+
+
+def test_it_listens_on_ipv6_too(up: Start) -> None:
+    one = up("--host", "::1").wait_ready()
+    assert f"http://[::1]:{one.port}/v1" in one.printed
+    assert requests.get(f"http://[::1]:{one.port}/readyz", timeout=5).status_code == 200
+
+
+def test_a_host_that_is_none_is_one_clear_line(up: Start) -> None:
+    _fails(up("--host", "no.such.host.invalid"), 1, "cannot listen on no.such.host.invalid")
+
+
+def test_children_get_no_key_they_do_not_need(up: Start) -> None:
+    one = up(VESTIBULE_ADMIN_KEY="an-admin-key-of-the-environment").wait_ready()
+    for child in one.children():
+        assert "VESTIBULE_ADMIN_KEY" not in child.environ()
+
+
 def test_redis_url_switches_the_embedded_server_off(up: Start, state: Path, valkey: str) -> None:
     one = up(REDIS_URL=valkey).wait_ready()
     assert one.post("/queue/join/ada").status_code == 200

@@ -67,7 +67,7 @@ async def test_two_clockworks_do_everything_once(
     offered = [m for m in messages if b'"slot_available"' in m]
     expired = [m for m in messages if b'"expired"' in m]
     assert len(expired) == len(set(expired)) == 10
-    assert len({m for m in offered if b'"duration":300' in m}) == 8
+    assert len([m for m in offered if b'"duration":300' in m]) == 8
     metrics = await store.metrics(DEFAULT_POOL)
     assert (metrics.draft, metrics.waiting, metrics.expired_total) == (0, 0, 10)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from admission.domain import Status
-from admission.outcomes import Joined, NoSession, Refused, Unknown
+from admission.outcomes import Confirmed, Joined, NoSession, Refused, Unknown
 from tests.store.conftest import RoomOf
 from tests.store.room import POOL, Room
 
@@ -63,6 +63,16 @@ async def test_requeue_puts_a_timed_out_user_back_at_the_end(room_of: RoomOf) ->
     room.clock.advance_ms(300_000)
     await room.tick()
     assert await room.standing("a") == "draft_timeout"  # and is not put back once more
+
+
+async def test_the_id_of_a_ticket_requeued_often_does_not_grow(room_of: RoomOf) -> None:
+    room = room_of(requeue=True)
+    [first] = await room.sit("a")
+    for round_ in range(2, 12):
+        room.clock.advance_ms(1_200_000)
+        await room.tick()
+        assert (await room.see("a")).ticket_id == f"{first.ticket_id}-{round_}"
+        assert isinstance(await room.store.confirm(POOL, "a"), Confirmed)
 
 
 @pytest.mark.parametrize("reason", ["left", "removed"])

@@ -111,12 +111,14 @@ local function last_answering(ticket, facts)
   return load_finishing(ticket) and ticket or facts and facts.previous
 end
 
-local function back_in_line(facts, ticket)
+-- A new ticket behind all others, for who did not ask for it and so may be gone. Its id follows
+-- from the first one's: scripts take nothing at random.
+local function requeue(ticket, facts)
   local again = { user = facts.user, head_start_ms = facts.head_start_ms, will_return = true,
     model = facts.model, clients = {}, uses = {}, answers = {},
-    previous = last_answering(ticket, facts) }
-  local id = ticket .. "r"
-  enqueue(id, again)
+    previous = last_answering(ticket, facts), first = facts.first or ticket,
+    round = (facts.round or 1) + 1 }
+  enqueue(again.first .. "-" .. again.round, again)
   return position_of(again)
 end
 
@@ -140,7 +142,7 @@ local function disconnect(ticket, facts, from, reason, ended_ms)
     redis.call("HINCRBY", K.pool, "expired_total", 1)
     tell(facts.user, { status = "expired", reason = reason })
   end
-  local requeued = reason == "session_timeout" and POLICY.requeue and back_in_line(facts, ticket)
+  local requeued = reason == "session_timeout" and POLICY.requeue and requeue(ticket, facts)
   tell(facts.user, { status = "disconnected", reason = reason,
     requeue_position = requeued or cjson.null })
 end
