@@ -130,7 +130,7 @@ class Gatekeeper:
                 field=USER_HEADER,
             )
         if not USER_ID.fullmatch(user):
-            raise BadInput("is not a user id", field=USER_HEADER)
+            raise BadInput(f"{USER_HEADER}: not a user id", field=USER_HEADER)
         return user
 
     def token_for(self, user: str) -> str:
@@ -180,7 +180,7 @@ class Gatekeeper:
             raise Unauthorized(f"{USER_JWT_HEADER} is not valid: {error}") from error
         user = str(claims["sub"])
         if not USER_ID.fullmatch(user):
-            raise BadInput("does not name a user id", field=USER_JWT_HEADER)
+            raise BadInput(f"{USER_JWT_HEADER}: its sub is not a user id", field=USER_JWT_HEADER)
         return user
 
 

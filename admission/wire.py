@@ -1,4 +1,4 @@
-"""JSON in and out: the only module that knows a field's name on the wire.
+"""JSON in and out: bodies, views and errors as they stand on the wire.
 
 Reading checks everything and names the field; writing turns milliseconds into seconds and instants
 into ISO 8601 (DESIGN section 5).
@@ -35,7 +35,7 @@ from admission.errors import AdmissionError, BadInput
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 ClientId = Annotated[str, Field(min_length=1, max_length=128)]
 Megabytes = Annotated[int, Field(ge=0, le=2**53)]
-Requests = Annotated[int, Field(ge=0, le=1_000_000)]
+RequestCount = Annotated[int, Field(ge=0, le=1_000_000)]
 PoolName = Annotated[str, Field(pattern=f"^{POOL_NAME.pattern}$")]
 
 
@@ -51,7 +51,7 @@ class JoinBody(Body):
     model: Name | None = None
     priority: Name | None = None
     client: ClientId | None = None
-    request_id: ClientId | None = None
+    request_id: ClientId | None = None  # of a request pool; a session pool has no use for it
 
 
 class ConfirmBody(Body):
@@ -132,9 +132,10 @@ class Hardware(Body):
     gpus: list[Gpu] = Field(default=[], max_length=64)
 
 
-class RegisterBody(Body):
+class WorkerBody(Body):
+    """What a worker says of itself whenever it speaks."""
+
     worker_id: Annotated[str, Field(pattern=f"^{WORKER_ID.pattern}$")]
-    url: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+$", max_length=512)]
     pool: PoolName = DEFAULT_POOL
     models: list[Name] = Field(default=[], max_length=1000)
     slots: Annotated[int, Field(ge=1, le=100_000)] = 1
@@ -142,18 +143,16 @@ class RegisterBody(Body):
     hardware: Hardware | None = None
 
 
-class WorkerHeartbeatBody(Body):
-    worker_id: Annotated[str, Field(pattern=f"^{WORKER_ID.pattern}$")]
-    pool: PoolName = DEFAULT_POOL
+class RegisterBody(WorkerBody):
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+$", max_length=512)]
+
+
+class WorkerHeartbeatBody(WorkerBody):
     ready: bool
     reason: Annotated[str, Field(max_length=1024)] | None = None
-    models: list[Name] = Field(default=[], max_length=1000)
-    slots: Annotated[int, Field(ge=1, le=100_000)] = 1
-    in_flight: Requests = 0
-    queue_depth: Requests = 0
+    in_flight: RequestCount = 0
+    queue_depth: RequestCount = 0
     load: Load | None = None
-    hardware: Hardware | None = None
-    agent_info: AgentInfo
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

