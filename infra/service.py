@@ -11,6 +11,7 @@ from aiohttp import web
 from admission.app import create_app
 from admission.bad_http import Runner
 from admission.clock import RedisClock
+from admission.domain import PoolPolicy
 from admission.errors import StoreUnavailable
 from admission.settings import Settings
 from admission.store.connection import UnfitServer, check_server, open_redis
@@ -21,8 +22,8 @@ DRAIN_S = 5.0  # how long running answers may take after a stop was asked for
 
 
 @asynccontextmanager
-async def store_at(url: str, settings: Settings) -> AsyncIterator[RedisStore]:
-    """A store over the Redis at ``url``; its pools grant nothing while no worker is ready.
+async def store_at(url: str, policy: PoolPolicy | None) -> AsyncIterator[RedisStore]:
+    """A store over the Redis at ``url``; without a policy, for ticks only.
 
     Raises:
         CommandError: Redis does not answer, or must not be used.
@@ -35,7 +36,7 @@ async def store_at(url: str, settings: Settings) -> AsyncIterator[RedisStore]:
             raise CommandError(f"no Redis answers at {url.rsplit('@', 1)[-1]}") from error
         except UnfitServer as error:
             raise CommandError(str(error)) from error
-        store = RedisStore(redis, RedisClock(), settings.pool_policy(needs_worker=True))
+        store = RedisStore(redis, RedisClock(), policy)
         await store.load()
         yield store
     finally:

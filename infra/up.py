@@ -63,7 +63,8 @@ async def _up(settings: Settings) -> None:
         url = settings.redis_address() or await embedded.start(folder, children)
         if not settings.upstreams:
             await _start_demo(settings, folder, children)
-        store = await stack.enter_async_context(store_at(url, settings))
+        policy = settings.pool_policy(needs_worker=True)
+        store = await stack.enter_async_context(store_at(url, policy))
         app = await stack.enter_async_context(serving(store, settings))
         await stack.enter_async_context(clockwork.running(store, settings.upstreams))
         ready = asyncio.create_task(_first_worker(app[DIRECTORY]))

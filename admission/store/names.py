@@ -33,7 +33,9 @@ POOL_KEYS: tuple[Key, ...] = (
     Key("ended", "zset", "disconnected ticket -> when it is forgotten (ms)"),
     Key("tickets", "hash", "ticket -> its facts as JSON"),
     Key("users", "hash", "user -> the user's latest ticket"),
-    Key("pool", "hash", "settings (set:*), counters (*_total), clock (t_ms, seq), mean life_ms"),
+    Key(
+        "pool", "hash", "defaults, set:* (settings), *_total (counters), t_ms, seq (clock), life_ms"
+    ),
     Key("told", "hash", "ticket -> position or moment last announced; soon:ticket -> warned"),
     Key("waits", "list", "the newest 200 waits of admitted tickets (ms)"),
     Key("workers", "hash", "worker -> its facts as JSON"),

@@ -57,7 +57,9 @@ class RedisStore:
     happened, and repeating it is safe.
     """
 
-    def __init__(self, redis: Redis, clock: Clock, policy: PoolPolicy) -> None:
+    def __init__(self, redis: Redis, clock: Clock, policy: PoolPolicy | None) -> None:
+        """``policy`` is the service's; None in a process that only runs ticks, which takes the one
+        the service left in Redis: two processes must not hold to two capacities."""
         self._redis = redis
         self._clock = clock
         self._policy = policy
@@ -67,9 +69,13 @@ class RedisStore:
         }
 
     async def load(self) -> None:
-        """Send every script to Redis, which compiles it: a bad one fails here, not under load."""
+        """Send every script to Redis, which compiles it: a bad one fails here, not under load.
+        Leave the service's settings there."""
         for name in self._contracts:
             await self._answer(self._redis.script_load(scripts.source(name)))
+        if self._policy is not None:
+            for pool in await self.pools():
+                await self._run("configure", pool, changes="{}")
 
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers."""
@@ -326,8 +332,9 @@ class RedisStore:
         return reply
 
     def _policy_json(self, pool: str) -> str:
-        policy = {key: value for key, value in asdict(self._policy).items() if value is not None}
-        return json.dumps({"pool": pool, **policy}, separators=(",", ":"))
+        policy = asdict(self._policy) if self._policy else {}
+        known = {key: value for key, value in policy.items() if value is not None}
+        return json.dumps({"pool": pool, **known}, separators=(",", ":"))
 
 
 def _log_move(pool: str, move: scripts.Transition) -> None:

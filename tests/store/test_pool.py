@@ -4,6 +4,7 @@ import pytest
 
 from admission.domain import Status
 from admission.outcomes import Confirmed, Joined, NoSession, Refused, Unknown
+from admission.store.redis_store import RedisStore
 from tests.store.conftest import RoomOf
 from tests.store.room import POOL, Room
 
@@ -81,6 +82,18 @@ async def test_requeue_is_for_timeouts_only(room_of: RoomOf, reason: str) -> Non
     await room.sit("a")
     await room.store.leave(POOL, "a", reason=reason)
     assert await room.standing("a") == reason
+
+
+async def test_a_process_without_settings_takes_those_of_the_service(room: Room) -> None:
+    ticks = RedisStore(room.redis, room.clock, None)
+    assert await ticks.expire(POOL) is None  # before any service: no slots, no failure
+    await room.store.load()
+    for user in "abcde":
+        await room.join(user, will_return=True)
+    room.clock.advance_ms(300_000)  # both drafts are over
+    await ticks.expire(POOL)
+    assert (await room.metrics()).draft == 2
+    assert (await ticks.metrics(POOL)).settings == (await room.metrics()).settings
 
 
 async def test_pools_do_not_touch_each_other(room: Room) -> None:

@@ -193,3 +193,45 @@ async def test_a_request_that_reached_the_next_session_is_given_back_there(room:
     passed = await room.use("a", "next", concurrency=1)
     assert isinstance(passed, Passed)
     assert passed.ticket_id == second.ticket_id
+
+
+async def test_nobody_holds_two_slots_by_leaving_while_an_answer_runs(room: Room) -> None:
+    for round_ in range(5):
+        await room.join("a", auto_confirm=True)
+        assert isinstance(await room.use("a", f"r{round_}", f"m{round_}", concurrency=9), Passed)
+        await room.store.leave(POOL, "a")
+        assert await room.held() == 1
+    await room.sit("b")
+    assert await room.held() == 2
+
+
+async def test_an_answer_that_outlived_its_session_goes_on_in_the_next_one(room: Room) -> None:
+    [first] = await room.sit("a")
+    assert isinstance(await room.use("a", "old", "m-old"), Passed)
+    await room.store.leave(POOL, "a")
+    [second] = await room.sit("a")
+    assert await room.held() == 1
+    renewed = await room.use("a", "old", "m-old", concurrency=1)
+    assert renewed == Passed(second.ticket_id, second.expires_ms)
+    assert await room.use("a", "new", concurrency=1) == SessionBusy(second.ticket_id)
+    await room.store.done(POOL, ticket=first.ticket_id, request="old")
+    assert isinstance(await room.use("a", "new", concurrency=1), Passed)
+
+
+async def test_a_slot_freed_by_going_on_is_offered_in_the_same_script(room: Room) -> None:
+    await room.sit("a")
+    assert isinstance(await room.use("a"), Passed)
+    await room.store.leave(POOL, "a")
+    await room.join("a", will_return=True)  # the second slot: a draft beside the finishing answer
+    await room.join("b", will_return=True)
+    assert await room.standings("a", "b") == ["draft", "waiting"]
+    await room.store.confirm(POOL, "a")
+    assert await room.standings("a", "b") == ["active", "draft"]
+
+
+async def test_a_ticket_keeps_a_bounded_number_of_answers(room: Room) -> None:
+    [ticket] = await room.sit("a")
+    for number in range(150):
+        await room.store.heartbeat(POOL, "a", client=f"answer-{number}")
+    facts = await room.redis.hget(f"vestibule:{{{POOL}}}:tickets", ticket.ticket_id)
+    assert str(facts).count("answer-") == 100

@@ -1,5 +1,6 @@
 --[[
-configure - keep an admin's settings for the pool; they win over the environment until put to null.
+configure - keep an admin's settings for the pool, which win over the service's until put to null;
+and the service's own, for processes that have none.
 
 ARGV
   now_ms   int   0 = Redis TIME
@@ -8,6 +9,7 @@ ARGV
 RETURNS
   configured  null
 ]]
+redis.call("HSET", K.pool, "defaults", cjson.encode(DEFAULTS))
 for name, value in pairs(cjson.decode(ARGV[3])) do
   if value == cjson.null then
     redis.call("HDEL", K.pool, "set:" .. name)

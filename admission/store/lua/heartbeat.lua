@@ -16,7 +16,7 @@ local user, client = ARGV[3], ARGV[4]
 local function renew_finishing(ticket)
   local facts = load_finishing(ticket)
   if not facts or not facts.answers[client] then return end
-  facts.answers[client] = NOW + ANSWER_LEASE_MS
+  renew_answer(facts, client)
   keep_finishing(ticket, facts)
 end
 
@@ -27,7 +27,7 @@ if state == "waiting" then
   attach(ticket, facts)
 elseif state == "active" and client ~= "" then
   answering_until(facts) -- forgets lapsed answers
-  facts.answers[client] = NOW + ANSWER_LEASE_MS
+  renew_answer(facts, client)
   use(ticket, facts)
   save_ticket(ticket, facts)
 end

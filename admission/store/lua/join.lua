@@ -22,8 +22,6 @@ local auto_confirm, will_return, client = ARGV[5] == "1", ARGV[6] == "1", ARGV[7
 local head_start_ms = tonumber(ARGV[9])
 
 -- Past CHATS_MAX a chat is not told apart any more: it stays until the whole turn ends.
-local CHATS_MAX = 100
-
 local function set_flags(id, facts)
   local chat = count(facts.clients) < CHATS_MAX and client or ""
   facts.auto_confirm, facts.will_return = auto_confirm and not will_return, will_return

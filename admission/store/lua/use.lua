@@ -18,7 +18,7 @@ local user, request, message, concurrency = ARGV[3], ARGV[4], ARGV[5], tonumber(
 
 local function renew(ticket, facts)
   facts.uses[request] = NOW + ANSWER_LEASE_MS
-  if message ~= "" then facts.answers[message] = NOW + ANSWER_LEASE_MS end
+  renew_answer(facts, message)
   save_ticket(ticket, facts)
 end
 

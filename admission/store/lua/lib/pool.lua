@@ -1,7 +1,18 @@
--- pool: what the pool allows (settings given by the caller, overridden by those stored in Redis),
--- how many slots it has and how many are held.
+-- pool: what the pool allows (the service's settings, overridden by those an admin stored), how
+-- many slots it has and how many are held.
 
-local DEFAULTS, POLICY = cjson.decode(ARGV[2]), cjson.decode(ARGV[2])
+-- A process without the service's settings (a clockwork of its own) takes those the service left
+-- here; where none was yet, there are no slots.
+local function given_policy()
+  local given = cjson.decode(ARGV[2])
+  if given.capacity then return given end
+  local kept = redis.call("HGET", K.pool, "defaults")
+  local policy = kept and cjson.decode(kept) or { capacity = 0 }
+  policy.pool = given.pool
+  return policy
+end
+
+local DEFAULTS, POLICY = given_policy(), given_policy()
 
 local function read_policy()
   local stored = redis.call("HGETALL", K.pool)

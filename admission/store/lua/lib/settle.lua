@@ -61,8 +61,8 @@ end
 
 -- Who is due, but beyond this script's batch, is ended or skipped on the way.
 local function offer_free()
-  local free, overdue = free_slots(), 0
-  while free > 0 and overdue < BATCH do
+  local overdue = 0
+  while free_slots() > 0 and overdue < BATCH do
     local ticket = redis.call("ZRANGE", K.queue, 0, 0)[1]
     if not ticket then return end
     local facts = load_ticket(ticket)
@@ -80,7 +80,6 @@ local function offer_free()
       else
         draft(ticket, facts)
       end
-      free = free - 1
     end
   end
 end

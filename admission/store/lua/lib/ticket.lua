@@ -2,6 +2,7 @@
 
 local ANSWER_LEASE_MS = 30000 -- an answer not renewed for this long no longer runs (DESIGN 4)
 local FINISHING_MS = 120000   -- how long an answer may outlive its session (DESIGN 4)
+local CHATS_MAX = 100         -- chats and answers that one ticket tells apart
 local READABLE_MS = 300000    -- an ended ticket can still be read this long (DESIGN 4)
 
 -- The deadlines that end a ticket: in which set, out of which state, and why. A session's first
@@ -57,4 +58,11 @@ local function count(map)
   local n = 0
   for _ in pairs(map) do n = n + 1 end
   return n
+end
+
+-- This chat's answer is being prepared or runs. Beyond CHATS_MAX it is not told apart any more.
+local function renew_answer(facts, client)
+  if client ~= "" and (facts.answers[client] or count(facts.answers) < CHATS_MAX) then
+    facts.answers[client] = NOW + ANSWER_LEASE_MS
+  end
 end

@@ -48,6 +48,24 @@ local function use(ticket, facts)
   redis.call("ZADD", K.idle, NOW + POLICY.idle_ms, ticket)
 end
 
+-- The facts of an ended ticket while its last answer runs, without what lapsed; else nil.
+local function load_finishing(ticket)
+  local deadline = ticket and tonumber(redis.call("ZSCORE", K.finishing, ticket))
+  if not deadline or deadline <= NOW then return nil end
+  local facts = load_ticket(ticket)
+  answering_until(facts)
+  return facts
+end
+
+-- Nobody holds two slots: answers that outlived the user's last session go on in the new one.
+local function take_over(facts)
+  local before = load_finishing(facts.previous)
+  if not before then return end
+  redis.call("ZREM", K.finishing, facts.previous)
+  for id, deadline in pairs(before.uses) do facts.uses[id] = deadline end
+  for id, deadline in pairs(before.answers) do facts.answers[id] = deadline end
+end
+
 local function activate(ticket, facts, from)
   local deadline = NOW + POLICY.session_ms
   leave_queue(ticket)
@@ -59,6 +77,7 @@ local function activate(ticket, facts, from)
     redis.call("ZADD", K.unused, NOW + UNUSED_MS, ticket)
   end
   facts.started_ms = NOW
+  take_over(facts)
   save_ticket(ticket, facts)
   redis.call("HINCRBY", K.pool, "admitted_total", 1)
   redis.call("LPUSH", K.waits, NOW - facts.joined_ms)
@@ -90,15 +109,6 @@ local function start_finishing(ticket, facts, ended_ms)
   facts.finish_ms = ended_ms + FINISHING_MS
   lease = math.min(lease, facts.finish_ms)
   if lease > NOW then redis.call("ZADD", K.finishing, lease, ticket) end
-end
-
--- The facts of an ended ticket while its last answer runs, without what lapsed; else nil.
-local function load_finishing(ticket)
-  local deadline = ticket and tonumber(redis.call("ZSCORE", K.finishing, ticket))
-  if not deadline or deadline <= NOW then return nil end
-  local facts = load_ticket(ticket)
-  answering_until(facts)
-  return facts
 end
 
 local function keep_finishing(ticket, facts)
