@@ -102,7 +102,8 @@ class Gatekeeper:
         if caller.kind in kinds or caller.kind is Kind.ADMIN:
             return
         _known(caller)
-        raise Forbidden(f"This needs a key of kind {' or '.join((*kinds, Kind.ADMIN))}.")
+        wanted = " or ".join(dict.fromkeys((*kinds, Kind.ADMIN)))
+        raise Forbidden(f"This needs a key of kind {wanted}.")
 
     def user_of(self, caller: Caller, headers: Mapping[str, str]) -> str:
         """The user a gateway call is for.

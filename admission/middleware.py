@@ -63,7 +63,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.RequestPayloadError:  # not encoded as its headers say
         return error_response(request, BadInput("body: cannot be unpacked", field="body"))
     except ConnectionResetError:
-        raise  # the caller is gone; there is nobody to answer
+        return web.Response()  # the caller is gone; nobody gets this
     except Exception:  # noqa: BLE001 - the outermost place; the cause goes to the log
         path = request.rel_url.raw_path  # encoded, and without the query, which may hold a token
         log.exception("request_failed method=%s path=%s", request.method, path)

@@ -169,7 +169,9 @@ async def read_body(request: web.Request, model: type[AnyBody]) -> AnyBody:
     try:
         return model.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        problems = [(_field(p["loc"]), p["msg"]) for p in error.errors()]
+        problems = [
+            (_field(p["loc"]), p["msg"].removeprefix("Value error, ")) for p in error.errors()
+        ]
         raise BadInput(
             "; ".join(f"{field}: {message}" for field, message in problems),
             field=problems[0][0],

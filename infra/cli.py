@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
     except SettingsError as error:
         return _complain(error, 2)
-    except CommandError as error:
+    except (CommandError, OSError) as error:  # of the system: names the file or the program
         return _complain(error, 1)
     except KeyboardInterrupt:
         return 130

@@ -19,6 +19,7 @@ from infra.errors import CommandError
 from infra.state import StateFolder
 
 START_S = 30.0  # a large append-only file is read at start
+DEATHS_MAX = 2  # before its first answer; then another try does not help
 
 
 def command(folder: StateFolder) -> list[str]:
@@ -62,12 +63,19 @@ async def start(folder: StateFolder, children: Children) -> str:
                     await check_server(redis)
                     return url(folder)
                 except StoreUnavailable:
+                    if children.deaths["valkey"] >= DEATHS_MAX:
+                        raise _does_not_start(folder) from None
                     await asyncio.sleep(0.02)
-    except TimeoutError as error:
-        log_file = folder.path / "valkey.log"
-        raise CommandError(f"its Valkey does not start: see {log_file}") from error
+    except TimeoutError:
+        raise _does_not_start(folder) from None
     finally:
         await redis.aclose()
+
+
+def _does_not_start(folder: StateFolder) -> CommandError:
+    log_file = folder.path / "valkey.log"
+    last = log_file.read_text(errors="replace").splitlines()[-1:] or ["it said nothing"]
+    return CommandError(f"its Valkey does not start: {last[0]} (log: {log_file})")
 
 
 def claim_data(folder: StateFolder) -> None:

@@ -33,7 +33,8 @@ async def store_at(url: str, policy: PoolPolicy | None) -> AsyncIterator[RedisSt
         try:
             await check_server(redis)
         except StoreUnavailable as error:
-            raise CommandError(f"no Redis answers at {url.rsplit('@', 1)[-1]}") from error
+            where, why = url.rsplit("@", 1)[-1], error.__cause__
+            raise CommandError(f"no Redis answers at {where} ({why})") from error
         except UnfitServer as error:
             raise CommandError(str(error)) from error
         store = RedisStore(redis, RedisClock(), policy)

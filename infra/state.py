@@ -6,6 +6,7 @@ Knows files; not what runs on them.
 import fcntl
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import IO
@@ -43,6 +44,7 @@ class StateFolder:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_ours()
             self.path.chmod(0o700)
             self._lock = (self.path / "up.lock").open("w")
         except OSError as error:
@@ -62,6 +64,14 @@ class StateFolder:
                 " (choose another with VESTIBULE_STATE_DIR)"
             )
 
+    def _check_ours(self) -> None:
+        """A folder of other things is left alone: closing it to all others could do harm."""
+        if any(self.path.iterdir()) and not (self.path / "up.lock").exists():
+            raise CommandError(
+                f"{self.path} holds other things and is no state folder"
+                " (choose another with VESTIBULE_STATE_DIR)"
+            )
+
     def release(self) -> None:
         """Let the next one in."""
         if self._lock:
@@ -74,6 +84,8 @@ class StateFolder:
             CommandError: the file is damaged.
         """
         kept = read_keys(self.keys_file) if self.keys_file.exists() else {}
+        if kept:
+            self.keys_file.chmod(0o600)
         missing = [name for name in KEY_NAMES if name not in kept]
         if missing:
             kept |= {name: f"vst-{secrets.token_urlsafe(32)}" for name in missing}
@@ -102,11 +114,16 @@ def read_keys(path: Path) -> dict[str, str]:
         keys = json.loads(path.read_text())
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f"{path} is damaged: it is not JSON") from error
-    if not isinstance(keys, dict) or not all(isinstance(v, str) and v for v in keys.values()):
+    if not isinstance(keys, dict) or not all(map(_is_key, keys.values())):
         raise CommandError(f"{path} is damaged: it does not hold keys")
     return keys
+
+
+def _is_key(text: object) -> bool:
+    """What can stand in an Authorization header."""
+    return isinstance(text, str) and re.fullmatch(r"[\x21-\x7e]+", text) is not None
 
 
 def kept_key(settings: Settings, name: str) -> str | None:

@@ -2,10 +2,14 @@
 
 import argparse
 import asyncio
+import hashlib
+import os
+import resource
 import shlex
+import socket
 import sys
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -18,7 +22,7 @@ from infra import demo_model, embedded, environment, reload, worker
 from infra.addresses import callable_url, check_free, free_port
 from infra.children import Children
 from infra.service import serving, store_at
-from infra.state import StateFolder
+from infra.state import KEY_NAMES, StateFolder
 from infra.stopping import stop_event
 from scheduler import clockwork
 
@@ -45,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         words = ["up", "--host", settings.host, "--port", str(settings.port)]
         return reload.run([sys.executable, "-m", "infra.cli", *words])
     logs.configure()
+    os.umask(0o077)  # what is written from here on is its owner's alone
+    _allow_many_connections()
     asyncio.run(_up(settings))
     return 0
 
@@ -56,7 +62,7 @@ async def _up(settings: Settings) -> None:
         folder.claim()
         stack.callback(folder.release)
         check_free(settings.host, settings.port)
-        settings = _with_keys(settings, folder.keys())
+        given, settings = settings, _with_keys(settings, folder.keys())
         children = Children(folder.path)
         children.stop_survivors()
         stack.push_async_callback(children.stop)
@@ -66,15 +72,28 @@ async def _up(settings: Settings) -> None:
         policy = settings.pool_policy(needs_worker=True)
         store = await stack.enter_async_context(store_at(url, policy))
         app = await stack.enter_async_context(serving(store, settings))
+        # Before the service stops, so that the worker can say that it goes.
+        stack.push_async_callback(children.stop, "worker", "demo-model")
         await stack.enter_async_context(clockwork.running(store, settings.upstreams))
         ready = asyncio.create_task(_first_worker(app[DIRECTORY]))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            print(_welcome(settings, folder, worker_ready=ready.result()), flush=True)
+            print(_welcome(given, folder, worker_ready=ready.result()), flush=True)
         await stopped
         ready.cancel()
         print("stopping", flush=True)
+
+
+def _allow_many_connections() -> None:
+    """Each person who waits is an open connection; the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS refuses what it calls unlimited
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _with_keys(settings: Settings, keys: Mapping[str, str]) -> Settings:
@@ -96,7 +115,7 @@ async def _start_demo(settings: Settings, folder: StateFolder, children: Childre
         worker.agent_environment(
             admission_url=callable_url(settings.host, settings.port),
             worker_token=settings.worker_token.get_secret_value(),
-            worker_id="demo",
+            worker_id=f"demo-{_short(f'{socket.gethostname()} {folder.path}')}",
             state_file=folder.path / "worker.json",
             vllm_url=f"http://127.0.0.1:{model_port}",
         ),
@@ -121,9 +140,14 @@ def _command() -> str:
 
 
 def _welcome(settings: Settings, folder: StateFolder, *, worker_ready: bool) -> str:
+    """What is printed once; ``settings`` as they were given, without the folder's keys."""
     base = callable_url(settings.host, settings.port)
-    keys = shlex.quote(str(folder.keys_file))
-    key = f"""$(sed -n 's/.*"service_key": "\\(.*\\)".*/\\1/p' {keys})"""
+    file = shlex.quote(str(folder.keys_file))
+    key = f"""$(sed -n 's/.*"service_key": "\\(.*\\)".*/\\1/p' {file})"""
+    if settings.service_key is not None:
+        key = "$VESTIBULE_SERVICE_KEY"
+    overridden = [f"VESTIBULE_{n.upper()}" for n in KEY_NAMES if getattr(settings, n) is not None]
+    instead = f", but {', '.join(overridden)} of the environment" if overridden else ""
     if settings.upstreams:
         workers = ", ".join(upstream.url for upstream in settings.upstreams)
     else:
@@ -137,7 +161,7 @@ def _welcome(settings: Settings, folder: StateFolder, *, worker_ready: bool) -> 
 Vestibule is ready on {base}
   models      {workers}{notes}
   state       {folder.path}
-  keys        {folder.keys_file} (service_key, admin_key, worker_token)
+  keys        {folder.keys_file} ({", ".join(KEY_NAMES)}){instead}
   Open WebUI  {_command()} owui install --url http://YOUR-OPEN-WEBUI --email ADMIN
               or by hand: an OpenAI connection to {base}/v1 with the service_key
   try it      curl -s -X POST {base}/queue/join/ada \\

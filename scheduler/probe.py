@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from admission import logs
+from admission.directory import read_small
 from admission.domain import DEFAULT_POOL, WorkerReport
 from admission.settings import Upstream
 from admission.store.redis_store import RedisStore
@@ -51,11 +53,13 @@ async def _probe(upstream: Upstream, session: ClientSession) -> tuple[tuple[str,
     """The models it serves, and why it may not be used (None: it may)."""
     try:
         async with session.get(
-            f"{upstream.url}/v1/models", timeout=ClientTimeout(total=PROBE_TIMEOUT_S)
+            f"{upstream.url}/v1/models",
+            timeout=ClientTimeout(total=PROBE_TIMEOUT_S),
+            allow_redirects=False,
         ) as answer:
             if answer.status != 200:
                 return (), f"/v1/models answers {answer.status}"
-            listed = await answer.json(content_type=None)
+            listed = json.loads(await read_small(answer))
             return tuple(str(model["id"]) for model in listed["data"]), None
     except (ClientError, TimeoutError, OSError) as error:
         return (), f"/v1/models does not answer: {type(error).__name__}"

@@ -1,6 +1,7 @@
 """The registry of workers: what an agent calls, and what an admin sees (DESIGN sections 5, 9)."""
 
 import asyncio
+import json
 import secrets
 from ipaddress import ip_address
 from typing import Any
@@ -11,6 +12,7 @@ from aiohttp import ClientError, ClientTimeout, web
 from admission import wire
 from admission.api import access
 from admission.auth import Kind, bearer, hash_key
+from admission.directory import read_small
 from admission.domain import WorkerReport
 from admission.errors import BadInput, Conflict, Forbidden, NotFound, Unauthorized
 from admission.keys import DIRECTORY, SETTINGS, STORE, UPSTREAM
@@ -203,8 +205,7 @@ async def _check_info(request: web.Request, body: wire.RegisterBody) -> None:
         async with request.app[UPSTREAM].get(
             f"{body.url}/info", timeout=ClientTimeout(total=INFO_TIMEOUT_S), allow_redirects=False
         ) as answer:
-            info = await answer.json(content_type=None)
-            checksum = info["agent_checksum"]
+            checksum = json.loads(await read_small(answer))["agent_checksum"]
     except _NO_AGENT as error:
         raise BadInput(f"url: {body.url}/info gives no agent's answer", field="url") from error
     if checksum != body.agent_info.checksum:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from aiohttp import (
     ClientConnectorError,
     ClientError,
-    ClientPayloadError,
     ClientResponse,
     ClientSession,
     ClientTimeout,
@@ -17,6 +16,7 @@ from aiohttp import (
     hdrs,
     web,
 )
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from admission import logs
@@ -83,13 +83,24 @@ async def relay(
     except (ClientConnectorError, ConnectionTimeoutError) as error:
         raise Unreachable from error
     except (ClientError, TimeoutError) as error:  # broken off, or not HTTP
-        raise _BadGateway("The model server gave no answer that can be passed on.") from error
+        raise _bad_gateway(worker, error) from None
     async with upstream:
-        response = web.StreamResponse(
-            status=upstream.status, reason=upstream.reason, headers=_to_caller(upstream.headers)
-        )
-        await response.prepare(request)
+        if upstream.status < 200:
+            raise _bad_gateway(worker, upstream.status)
+        # Its reason phrase stays behind: any bytes may stand there.
+        response = web.StreamResponse(status=upstream.status, headers=_to_caller(upstream.headers))
+        try:
+            await response.prepare(request)
+        except ValueError:  # a header that may not be sent
+            raise _bad_gateway(worker, "header") from None
         return await _copy(request, upstream, response, worker)
+
+
+def _bad_gateway(worker: Worker, cause: object) -> _BadGateway:
+    """The cause by its type only: its text may quote an answer."""
+    named = type(cause).__name__ if isinstance(cause, Exception) else cause
+    logs.event(log, "bad_answer", logging.WARNING, worker_id=worker.worker_id, cause=named)
+    return _BadGateway("The model server gave no answer that can be passed on.")
 
 
 async def _copy(
@@ -99,7 +110,7 @@ async def _copy(
         async for chunk in upstream.content.iter_any():
             await response.write(chunk)
         await response.write_eof()
-    except (ClientPayloadError, TimeoutError) as error:
+    except (ClientError, HttpProcessingError, TimeoutError) as error:
         logs.event(
             log,
             "answer_cut",

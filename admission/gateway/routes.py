@@ -1,9 +1,9 @@
 """The endpoints under ``/v1``: who calls, may they, where to, and the answer."""
 
-import json
 import logging
 import re
 
+import msgspec
 from aiohttp import web
 
 from admission import logs
@@ -17,9 +17,19 @@ from admission.keys import DIRECTORY, GATEKEEPER, SETTINGS, STORE, UPSTREAM
 RETRY_WORKER_S = 5  # a worker reports at least every 10 s
 
 MESSAGE_HEADER = "X-Vestibule-Message"
+MODEL_CHARACTERS_MAX = 256
 
 log = logging.getLogger(__name__)
 routes = web.RouteTableDef()
+
+
+class _Head(msgspec.Struct):
+    """The one field the gateway reads; all others are skipped, not built."""
+
+    model: str
+
+
+_HEAD = msgspec.json.Decoder(_Head)
 
 
 class _TooLarge(AdmissionError):
@@ -110,12 +120,13 @@ async def _read(request: web.Request) -> bytes:
 
 def _model_in(body: bytes) -> str:
     try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        model = _HEAD.decode(body).model
+    except msgspec.ValidationError as error:
+        raise _BadRequest("model: a model's name is needed", field="model") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise _BadRequest("body: not JSON", field="body") from error
-    model = parsed.get("model") if isinstance(parsed, dict) else None
-    if not isinstance(model, str) or not model:
-        raise _BadRequest("model: a model's name is needed", field="model")
+    if not model or len(model) > MODEL_CHARACTERS_MAX:
+        raise _BadRequest(f"model: 1 to {MODEL_CHARACTERS_MAX} characters", field="model")
     return model
 
 

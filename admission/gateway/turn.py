@@ -20,6 +20,9 @@ RETRY_S = 15  # told to who has no session and no estimate
 log = logging.getLogger(__name__)
 
 
+Outcome = Passed | SessionBusy | NoSession
+
+
 class TurnLost(Exception):
     """The session ended and its grace for a running answer is over."""
 
@@ -37,39 +40,64 @@ async def hold(
     """
     request = uuid.uuid4().hex
 
-    async def take() -> Passed | SessionBusy | NoSession:
+    async def take() -> Outcome:
         return await store.use(
             pool, user, request=request, message=message, concurrency=concurrency
         )
 
-    outcome = await take()
+    outcome = await _take_whole(take, store, pool, request)
     if not isinstance(outcome, Passed):
         raise _refusal(outcome, concurrency)
+    over = asyncio.Event()
     try:
         async with asyncio.timeout(None) as limit:
-            renewing = asyncio.create_task(_renew(take, limit))
-            try:
-                yield
-            finally:
-                renewing.cancel()
+            renewing = asyncio.create_task(_renew(take, limit, over))
+            yield
     except TimeoutError as error:
         if limit.expired():
             raise TurnLost from error
         raise
     finally:
+        over.set()
         # The caller may be gone and this task cancelled: the place is given back all the same.
+        await asyncio.shield(_give_back(renewing, store, pool, outcome.ticket_id, request))
+
+
+async def _take_whole(
+    take: Callable[[], Awaitable[Outcome]], store: RedisStore, pool: str, request: str
+) -> Outcome:
+    """Take to the end, also for a caller who goes away meanwhile: then it is given back."""
+    taking = asyncio.ensure_future(take())
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
         with suppress(StoreUnavailable):
-            await asyncio.shield(store.done(pool, ticket=outcome.ticket_id, request=request))
+            outcome = await taking
+            if isinstance(outcome, Passed):
+                await store.done(pool, ticket=outcome.ticket_id, request=request)
+        raise
+
+
+async def _give_back(
+    renewing: asyncio.Task[None], store: RedisStore, pool: str, ticket: str, request: str
+) -> None:
+    await renewing  # a renewal under way must not come after
+    with suppress(StoreUnavailable):
+        await store.done(pool, ticket=ticket, request=request)
 
 
 async def _renew(
-    take: Callable[[], Awaitable[Passed | SessionBusy | NoSession]], limit: asyncio.Timeout
+    take: Callable[[], Awaitable[Outcome]], limit: asyncio.Timeout, over: asyncio.Event
 ) -> None:
     while True:
-        await asyncio.sleep(RENEW_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_S):
+                await over.wait()
+                return
         try:
             if not isinstance(await take(), Passed):
-                limit.reschedule(asyncio.get_running_loop().time())
+                if not over.is_set():
+                    limit.reschedule(asyncio.get_running_loop().time())
                 return
         except StoreUnavailable:
             logs.event(log, "turn_not_renewed", logging.WARNING)

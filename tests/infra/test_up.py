@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from redis import Redis
 
 from tests.infra.conftest import ROOT, Up, eventually
 
@@ -160,6 +161,52 @@ def test_survivors_of_kill_9_are_stopped_at_the_next_start(up: Start) -> None:
     again = up().wait_ready()
     eventually(lambda: not _alive(survivors), "what the killed one started still runs")
     assert again.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"valkey": 5}', '{"a": [-1, 0]}', '{"a": ["x", 0]}'])
+def test_a_damaged_record_of_children_does_not_hinder_a_start(
+    up: Start, state: Path, text: str
+) -> None:
+    state.mkdir()
+    (state / "up.lock").touch()
+    (state / "children.json").write_text(text)
+    assert up(VESTIBULE_UPSTREAMS="http://127.0.0.1:1").wait_ready().stop() == 0
+
+
+def test_a_folder_of_other_things_is_left_alone(up: Start, state: Path) -> None:
+    state.mkdir(mode=0o755)
+    (state / "thesis.txt").write_text("mine")
+    _fails(up(), 1, f"{state} holds other things")
+    assert stat.S_IMODE(state.stat().st_mode) == 0o755
+
+
+def test_a_closed_terminal_leaves_no_process(up: Start) -> None:
+    one = up().wait_ready()
+    family = one.children()
+    assert one.stop(signal.SIGHUP) == 0
+    assert not _alive(family)
+
+
+def test_a_worker_that_was_stopped_is_ready_no_more(up: Start, valkey: str) -> None:
+    with Redis.from_url(valkey) as redis:
+        redis.flushall()  # other tests kill their workers, whose leases then last a while
+    one = up(REDIS_URL=valkey).wait_ready()
+    assert one.stop() == 0
+    other = up(REDIS_URL=valkey, VESTIBULE_UPSTREAMS="http://127.0.0.1:1").wait_ready()
+    workers = other.get("/admin/workers", "admin_key").json()["workers"]
+    assert not [worker for worker in workers if worker["ready"]]
+
+
+def test_the_printed_curl_uses_the_key_that_is_in_force(
+    up: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VESTIBULE_SERVICE_KEY", "one-of-my-own")
+    printed = up(VESTIBULE_SERVICE_KEY="one-of-my-own").wait_ready().printed
+    assert "VESTIBULE_SERVICE_KEY of the environment" in printed
+    command = re.search(r"try it\s+(curl .*?)\n  Ctrl-C", printed, re.DOTALL)
+    assert command
+    reply = subprocess.run(["sh", "-c", command[1]], capture_output=True, text=True, check=True)
+    assert json.loads(reply.stdout)["status"] == "active"
 
 
 def test_a_killed_valkey_comes_back_with_every_ticket(up: Start) -> None:
