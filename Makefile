@@ -40,7 +40,9 @@ format: $(VENV)/dev.stamp  ## rewrite the code in the house style
 	@$(BIN)/ruff check --fix .
 
 coverage: $(VENV)/dev.stamp  ## what the fast suite runs, line by line
+	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest tests
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered
 
 lock: $(VENV)/dev.stamp  ## choose the newest versions again (needs `uv` on the PATH)

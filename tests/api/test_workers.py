@@ -1,6 +1,8 @@
 """The registry: what agents call, and what an admin sees (DESIGN sections 5 and 9)."""
 
+import asyncio
 import socket
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
@@ -207,3 +209,25 @@ async def test_the_right_agent_is_ready(served: Served, agent: str) -> None:
         shared = caller_of(service, service.worker_token)
         own = shared.with_key((await register(shared, agent)).json["token"])
         assert (await beat(own)).json["ready"] is True
+
+
+async def test_an_endless_info_is_refused_before_it_fills_the_memory(shared: Caller) -> None:
+    sent = 0
+
+    async def blanks(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with suppress(ConnectionError):
+            while sent < 64 * 2**20:
+                writer.write(b" " * 65_536)
+                sent += 65_536
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(blanks, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    refused = await register(shared, f"http://127.0.0.1:{port}")
+    assert (refused.status, refused.fields) == (422, {"url"})
+    assert sent < 32 * 2**20
+    server.close()
+    await server.wait_closed()

@@ -190,3 +190,19 @@ async def test_a_model_nobody_serves_is_404(
     reply = await ada.says(chat(model="gpt-4o"))
     assert (reply.status, reply.json["error"]["code"]) == (404, "model_not_found")
     assert reply.json["error"]["param"] == "model"
+
+
+async def test_a_caller_gone_while_the_turn_is_taken_holds_nothing(
+    service: Service, ada: Chatter
+) -> None:
+    async def take(message: str) -> None:
+        async with turn.hold(service.store, DEFAULT_POOL, "ada", message=message, concurrency=1):
+            pass
+
+    for _ in range(20):
+        dropped = asyncio.create_task(take(""))
+        await asyncio.sleep(0)  # it has sent its call, and waits for the answer
+        dropped.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dropped
+    await take("")  # the one place there is would be taken

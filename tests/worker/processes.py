@@ -80,7 +80,11 @@ def stand_in_for_vllm(folder: Path, script: str) -> Path:
 
 
 # Takes `vllm serve MODEL [...] --host HOST --port PORT` and answers as the demo model.
-GOOD_VLLM = f"""#!{sys.executable}
+# Shell and Python at once: a shebang cannot name an interpreter whose path has a space.
+GOOD_VLLM = f"""#!/bin/sh
+''':'
+exec "{sys.executable}" "$0" "$@"
+'''
 import os, runpy, sys
 assert sys.argv[1] == "serve" and os.environ["VLLM_API_KEY"]
 assert not {{"VESTIBULE_WORKER_TOKEN", "VESTIBULE_VLLM_KEY"}} & set(os.environ)
