@@ -157,6 +157,14 @@ class Vestibule(Server):
             "SESSION_DURATION": str(self._session_duration_s),
         }
 
+    def _answers(self) -> bool:
+        """Ready as its welcome means it: with a worker, so that Open WebUI is told its model."""
+        try:
+            reply = requests.get(self.url + self.ready_path, timeout=5)
+            return reply.status_code == 200 and reply.json()["workers"]["ready"] > 0
+        except requests.RequestException:
+            return False
+
     def install_into(self, webui: OpenWebUI) -> None:
         """`vestibule owui install`, as the README tells an admin to."""
         where = ("--url", webui.url, "--email", webui.admin_email)

@@ -28,7 +28,7 @@ def load(source: str) -> types.ModuleType:
     module = types.ModuleType(f"function_vestibule_{uuid.uuid4().hex}")
     sys.modules[module.__name__] = module
     try:
-        exec(source, module.__dict__)
+        exec(compile(source, SOURCE, "exec"), module.__dict__)
     finally:
         del sys.modules[module.__name__]
     return module
