@@ -14,4 +14,5 @@ DIRECTORY = web.AppKey("directory", Directory)
 NEWSROOM = web.AppKey("newsroom", Newsroom)
 SETTINGS = web.AppKey("settings", Settings)
 REQUEST_ID = web.RequestKey("request_id", str)  # kept in the request
+ANSWER_BEGUN = web.RequestKey("answer_begun", bool)  # its head has gone out: it can only be cut
 UPSTREAM = web.AppKey("upstream", ClientSession)

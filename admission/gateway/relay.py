@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from admission import logs
 from admission.domain import Worker
 from admission.errors import AdmissionError
-from admission.keys import REQUEST_ID
+from admission.keys import ANSWER_BEGUN, REQUEST_ID
 
 CONNECT_TIMEOUT_S = 2.0
 SILENCE_S = 600.0  # a worker that says nothing for this long has died on us
@@ -93,6 +93,7 @@ async def relay(
             await response.prepare(request)
         except ValueError:  # a header that may not be sent
             raise _bad_gateway(worker, "header") from None
+        request[ANSWER_BEGUN] = True
         return await _copy(request, upstream, response, worker)
 
 

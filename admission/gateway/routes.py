@@ -9,10 +9,10 @@ from aiohttp import web
 from admission import logs
 from admission.auth import Kind
 from admission.domain import Worker
-from admission.errors import AdmissionError, BadInput, NotFound, NoWorker
+from admission.errors import AdmissionError, BadInput, Busy, NotFound, NoWorker
 from admission.gateway import pick, turn
 from admission.gateway.relay import Unreachable, abort, relay
-from admission.keys import DIRECTORY, GATEKEEPER, SETTINGS, STORE, UPSTREAM
+from admission.keys import ANSWER_BEGUN, DIRECTORY, GATEKEEPER, SETTINGS, STORE, UPSTREAM
 
 RETRY_WORKER_S = 5  # a worker reports at least every 10 s
 
@@ -74,6 +74,10 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             return await _answer(request, body, model)
     except turn.TurnLost:
         logs.event(log, "answer_outlived_session", user_id=user)
+        if ANSWER_BEGUN not in request:
+            raise Busy(
+                "Your session ended before the model began to answer.", code="session_over"
+            ) from None
         abort(request)
         return web.Response()
 

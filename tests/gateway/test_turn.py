@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from aiohttp import ClientPayloadError, ServerDisconnectedError
+from aiohttp import ClientPayloadError, ServerDisconnectedError, web
 from redis.asyncio import Redis
 
 from admission.domain import DEFAULT_POOL
@@ -98,6 +98,22 @@ async def test_a_removed_session_cuts_the_answer_at_its_next_renewal(
             with pytest.raises((ClientPayloadError, ServerDisconnectedError)):
                 await response.content.read()
             await upstream.canceled.wait()
+
+
+async def test_a_session_removed_before_the_answer_begins_is_told_so(
+    service: Service, upstream: Upstream, ada: Chatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def think(_: web.Request) -> web.Response:
+        await upstream.go.wait()
+        return web.Response()
+
+    monkeypatch.setattr(turn, "RENEW_S", 0.05)
+    upstream.act = think
+    asking = asyncio.create_task(ada.says(chat()))
+    await upstream.begun.wait()
+    await service.store.leave(DEFAULT_POOL, "ada", reason="removed")
+    reply = await asyncio.wait_for(asking, 5)
+    assert (reply.status, reply.json["error"]["code"]) == (429, "session_over")
 
 
 async def test_leaving_lets_the_running_answer_finish_in_its_slot(
