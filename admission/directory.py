@@ -8,29 +8,11 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 
-from aiohttp import ClientResponse
-
 from admission.domain import DEFAULT_POOL, Worker
 from admission.errors import StoreUnavailable
 from admission.store.redis_store import RedisStore
 
 REFRESH_S = 1.0
-FACTS_BYTES_MAX = 1_048_576  # what a worker may say of itself
-
-
-async def read_small(answer: ClientResponse) -> bytes:
-    """The body of a worker's answer about itself.
-
-    Raises:
-        ValueError: it is larger than any such answer; what endless ones would cost is not paid.
-    """
-    parts, size = [], 0
-    async for part in answer.content.iter_any():
-        size += len(part)
-        if size > FACTS_BYTES_MAX:
-            raise ValueError("too large")
-        parts.append(part)
-    return b"".join(parts)
 
 
 class Directory:

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,11 +39,13 @@ class Children:
         """Stop what a killed parent left behind; a pid somebody else has now is left alone."""
         survivors = [process for process in map(_same, self._recorded()) if process]
         for process in survivors:
-            logs.event(log, "stopping_survivor", name=process.name(), pid=process.pid)
-            process.terminate()
+            logs.event(log, "stopping_survivor", pid=process.pid)
+            with suppress(psutil.NoSuchProcess):  # it ended by itself just now
+                process.terminate()
         _, stubborn = psutil.wait_procs(survivors, timeout=SURVIVOR_STOP_S)
         for process in stubborn:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(stubborn, timeout=STOP_S)
         self._record.unlink(missing_ok=True)
 

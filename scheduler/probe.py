@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from admission import logs
-from admission.directory import read_small
 from admission.domain import DEFAULT_POOL, WorkerReport
 from admission.settings import Upstream
+from admission.small_answer import read_small
 from admission.store.redis_store import RedisStore
 
 PROBE_TIMEOUT_S = 3.0

@@ -12,11 +12,11 @@ from aiohttp import ClientError, ClientTimeout, web
 from admission import wire
 from admission.api import access
 from admission.auth import Kind, bearer, hash_key
-from admission.directory import read_small
 from admission.domain import WorkerReport
 from admission.errors import BadInput, Conflict, Forbidden, NotFound, Unauthorized
 from admission.keys import DIRECTORY, SETTINGS, STORE, UPSTREAM
 from admission.outcomes import Foreign, Reported, Unknown
+from admission.small_answer import read_small
 
 HEARTBEAT_INTERVAL_S = 5  # at most 10 s (DESIGN section 9); a report is good for 30 s
 INFO_TIMEOUT_S = 5.0

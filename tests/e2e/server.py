@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ def free_port() -> int:
         return port
 
 
-class Server:
+class Server(ABC):
     """One process group, its log, and the address that answers 200 once it is ready."""
 
     name = "server"
@@ -48,9 +49,9 @@ class Server:
         self.log = folder / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> Sequence[str | Path]:
         """The command line."""
-        raise NotImplementedError
 
     def environment(self) -> Mapping[str, str]:
         """Variables beside PATH and HOME; nothing else is inherited."""

@@ -4,7 +4,8 @@ local LOG = {}
 local CHANNEL = "vestibule:{" .. POLICY.pool .. "}:changed"
 
 local function log(ticket, facts, from, to, reason)
-  LOG[#LOG + 1] = { ticket_id = ticket, user_id = facts.user, from = from, to = to, reason = reason }
+  LOG[#LOG + 1] = { ticket_id = ticket, user_id = facts.user, from = from, to = to,
+    reason = reason }
 end
 
 local function tell(user, message)
@@ -20,5 +21,6 @@ end
 -- The reply of every script: a tag, a payload and what moved, the last two as JSON.
 local function reply(tag, payload)
   if #LOG > 0 then redis.call("PUBLISH", CHANNEL, tostring(#LOG)) end
-  return { tag, payload and cjson.encode(payload) or "null", #LOG > 0 and cjson.encode(LOG) or "[]" }
+  local moved = #LOG > 0 and cjson.encode(LOG) or "[]" -- cjson would make {} of an empty list
+  return { tag, payload and cjson.encode(payload) or "null", moved }
 end

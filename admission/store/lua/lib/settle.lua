@@ -1,5 +1,5 @@
--- settle: what every script that moves tickets does: first end what is due, at the end offer what is free.
--- So joins and heartbeats move the queue even when no tick runs.
+-- settle: what every script that moves tickets does: first end what is due, at the end offer what
+-- is free. So joins and heartbeats move the queue even when no tick runs.
 
 local BATCH = 100           -- due leases ended per script (DESIGN 4, invariant 4)
 local IDLE_WARNING_MS = 60000
