@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+MINUTES ?= 10
+BENCH ?=
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test e2e bench lint format coverage lock clean
+.PHONY: help run dev setup test e2e soak bench lint format coverage lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -26,8 +28,12 @@ endif
 e2e: $(VENV)/e2e.stamp  ## the whole path in a browser: real Open WebUI, real vLLM (first run builds them)
 	@$(BIN)/pytest tests/e2e -m e2e --timeout 1800
 
-bench: $(VENV)/dev.stamp  ## the benchmarks
-	@$(BIN)/python -m bench
+soak: $(VENV)/dev.stamp  ## what takes long: Cluster, Sentinel, the model, then days of traffic (MINUTES=10)
+	@$(BIN)/pytest tests -m soak --timeout 1200
+	@$(BIN)/python -m tests.simulation.soak --minutes $(MINUTES)
+
+bench: $(VENV)/dev.stamp  ## the benchmarks (BENCH=eta for one of them)
+	@$(BIN)/python -m bench $(BENCH)
 
 lint: $(VENV)/dev.stamp  ## style, types and the direction of imports
 	@$(BIN)/ruff check .

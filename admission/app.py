@@ -1,18 +1,21 @@
 """Builds the service: routes, middlewares, and what lives as long as the process does."""
 
-import secrets
 from collections.abc import AsyncIterator
 
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
+from aiohttp.typedefs import Middleware
 
 from admission import background, keys, middleware
-from admission.api import events, health, pools, tickets, workers
+from admission.api import chat, docs, events, health, pages, pools, threads, tickets, workers, ws
+from admission.api import keys as api_keys
 from admission.auth import Gatekeeper
 from admission.directory import Directory
 from admission.gateway import routes as gateway
 from admission.news import Newsroom
+from admission.rates import Rates
 from admission.settings import Settings
 from admission.store.redis_store import RedisStore
+from admission.store.thread_store import ThreadStore
 
 REST_BODY_BYTES_MAX = 65_536  # /v1 has its own limit, a setting
 # Shorter than uvicorn, which serves vLLM, keeps idle connections (timeout_keep_alive, 5 s): a
@@ -22,38 +25,60 @@ UPSTREAM_IDLE_S = 4
 ROUTES = (
     tickets.routes,
     events.routes,
+    ws.routes,
     pools.routes,
     workers.routes,
+    api_keys.routes,
+    chat.routes,
+    threads.routes,
+    pages.routes,
+    docs.routes,
     health.routes,
     gateway.routes,
 )
 
 
-async def create_app(settings: Settings, store: RedisStore) -> web.Application:
+async def create_app(
+    settings: Settings, store: RedisStore, conversations: ThreadStore | None = None
+) -> web.Application:
     """The admission service and gateway over a store, which stays the caller's to close.
+
+    Args:
+        conversations: where they are kept, when that is not in the same Redis.
 
     Raises:
         StoreUnavailable: Redis does not answer.
     """
     await store.load()
-    signing_key = await store.signing_key(secrets.token_urlsafe(48))
+    gatekeeper = Gatekeeper(settings, store.keys)
+    await gatekeeper.keyring.load()
+    limits = Rates(settings, store.rates)
     app = web.Application(
-        middlewares=[middleware.request_id, middleware.cross_origin, middleware.errors],
+        middlewares=_middlewares(limits),
         client_max_size=REST_BODY_BYTES_MAX,
     )
     app[keys.SETTINGS] = settings
     app[keys.STORE] = store
-    app[keys.GATEKEEPER] = Gatekeeper(settings, signing_key)
+    app[keys.GATEKEEPER] = gatekeeper
+    app[keys.RATES] = limits
+    app[keys.THREADS] = store.threads if conversations is None else conversations
     app[keys.DIRECTORY] = Directory(store)
-    app[keys.NEWSROOM] = Newsroom()
+    app[keys.NEWSROOM] = Newsroom(store)
     for routes in ROUTES:
         app.add_routes(routes)
     app.cleanup_ctx.append(_upstream_session)
+    app.cleanup_ctx.append(_keyring)
     app.cleanup_ctx.append(_directory)
     app.cleanup_ctx.append(_newsroom)
     app.on_response_prepare.append(middleware.finish_headers)
     app.on_shutdown.append(_end_streams)
     return app
+
+
+def _middlewares(limits: Rates) -> list[Middleware]:
+    """From the outermost in; limits that nobody set cost nothing."""
+    outer = [middleware.request_id, middleware.cross_origin, middleware.errors]
+    return [*outer, middleware.newest_keys, *([middleware.rates] if limits.on else [])]
 
 
 async def _upstream_session(app: web.Application) -> AsyncIterator[None]:
@@ -67,6 +92,11 @@ async def _upstream_session(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+async def _keyring(app: web.Application) -> AsyncIterator[None]:
+    async with background.running("keyring", app[keys.GATEKEEPER].keyring.keep_fresh):
+        yield
+
+
 async def _directory(app: web.Application) -> AsyncIterator[None]:
     directory = app[keys.DIRECTORY]
     await directory.refresh()
@@ -75,10 +105,12 @@ async def _directory(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _newsroom(app: web.Application) -> AsyncIterator[None]:
-    async def follow() -> None:
-        await app[keys.NEWSROOM].follow(app[keys.STORE].users_with_news())
-
-    async with background.running("newsroom", follow):
+    newsroom = app[keys.NEWSROOM]
+    async with (
+        background.running("news", newsroom.hear),
+        background.running("places", newsroom.keep_places),
+        background.running("presence", newsroom.keep_presence),
+    ):
         yield
 
 

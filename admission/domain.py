@@ -1,7 +1,7 @@
 """The words of Vestibule as types: tickets, pools, workers. No I/O, nothing of ours imported."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -9,6 +9,8 @@ USER_ID = re.compile(r"[A-Za-z0-9._\-@:|+]{1,128}")
 POOL_NAME = re.compile(r"[a-z0-9-]{1,64}")
 WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 DEFAULT_POOL = "default"
+DEFAULT_PRIORITY = "default"
+PRIORITY_NAME = re.compile(r"[a-z0-9-]{1,32}")
 
 
 class Status(StrEnum):
@@ -37,6 +39,8 @@ class Ticket:
     wait_high_ms: float | None = None
     expires_ms: int | None = None  # end of the draft or the session
     reason: str | None = None
+    priority: str = "default"  # its class
+    may_be_passed: bool = False  # by somebody who joins now with priority
 
     @classmethod
     def of(cls, view: dict[str, Any]) -> "Ticket":
@@ -45,13 +49,71 @@ class Ticket:
 
 
 @dataclass(frozen=True)
+class Priority:
+    """A class of tickets.
+
+    ``head_start_ms``: so much earlier a ticket of a session pool counts as joined; below 0 it lets
+    others pass. ``weight`` > 0: the share of a request pool's turns, beside users of weight 1.
+    """
+
+    head_start_ms: int = 0
+    weight: float = 1
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where many tickets stand at ``now_ms``; the lists are in the order in which they were asked.
+
+    ``slots``: those that may be granted now. A position is 0 when the ticket is not in the queue, a
+    wait -1 when it cannot be known.
+    """
+
+    now_ms: int
+    queue_length: int
+    slots: int
+    positions: list[int]
+    waits_ms: list[float]
+    highs_ms: list[float]
+    may_be_passed: list[bool] | None = None  # in a pool with priorities
+
+    def of(self, ticket: Ticket, index: int) -> Ticket | None:
+        """``ticket``, the one asked as ``index``-th, as it stands now; None: not in the queue."""
+        if not self.positions[index]:
+            return None
+        wait_ms, high_ms = self.waits_ms[index], self.highs_ms[index]
+        return replace(
+            ticket,
+            now_ms=self.now_ms,
+            queue_length=self.queue_length,
+            position=self.positions[index],
+            wait_ms=None if wait_ms < 0 else wait_ms,
+            wait_high_ms=None if high_ms < 0 else high_ms,
+            may_be_passed=bool(self.may_be_passed and self.may_be_passed[index]),
+        )
+
+
+@dataclass(frozen=True)
+class Change:
+    """Tickets moved. ``users`` names whose, None stands for anybody's; nobody's when only places
+    or estimates changed. ``pool`` None: anything may have changed anywhere."""
+
+    pool: str | None
+    users: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class PoolPolicy:
     """What a pool allows by default; an admin's stored setting wins over each.
 
-    All times in ms. ``capacity`` is a number of slots, or "auto": the slots of the ready workers
-    x ``sessions_per_slot``, at most ``max_active``.
+    All times in ms. ``kind``: "session", or "request" for slots that are held for one request.
+    ``capacity`` is a number of slots, or "auto": the slots of the ready workers
+    x ``sessions_per_slot``, at most ``max_active``. In a request pool ``session_ms`` is the longest
+    a request may hold its slot, ``lease_ms`` how long it does so without a heartbeat, and
+    ``user_concurrency`` how many of one user's requests run at once. ``priorities`` always knows
+    "default".
     """
 
+    kind: str = "session"
     capacity: int | str = 50
     max_active: int = 50
     sessions_per_slot: int = 4
@@ -59,6 +121,9 @@ class PoolPolicy:
     draft_ms: int = 300_000
     grace_ms: int = 60_000
     idle_ms: int = 300_000
+    lease_ms: int = 30_000
+    user_concurrency: int | None = None
+    priorities: dict[str, Priority] = field(default_factory=dict)
     queue_limit: int | None = None
     queue_timeout_ms: int | None = None
     requeue: bool = False

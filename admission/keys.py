@@ -5,12 +5,16 @@ from aiohttp import ClientSession, web
 from admission.auth import Gatekeeper
 from admission.directory import Directory
 from admission.news import Newsroom
+from admission.rates import Rates
 from admission.settings import Settings
 from admission.store.redis_store import RedisStore
+from admission.store.thread_store import ThreadStore
 
 STORE = web.AppKey("store", RedisStore)
 GATEKEEPER = web.AppKey("gatekeeper", Gatekeeper)
+RATES = web.AppKey("rates", Rates)
 DIRECTORY = web.AppKey("directory", Directory)
+THREADS = web.AppKey("threads", ThreadStore)
 NEWSROOM = web.AppKey("newsroom", Newsroom)
 SETTINGS = web.AppKey("settings", Settings)
 REQUEST_ID = web.RequestKey("request_id", str)  # kept in the request

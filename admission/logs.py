@@ -1,8 +1,11 @@
 """Log lines a person reads and a machine parses: the event first, then ``key=value``."""
 
 import logging
+import re
 import sys
 import time
+
+_PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without space, quote and equals sign; the most
 
 
 def event(
@@ -16,7 +19,7 @@ def event(
 
 def _quoted(value: object) -> str:
     text = str(value)
-    if text and all(c.isprintable() and c not in ' "=' for c in text):
+    if _PLAIN.fullmatch(text) or (text and all(c.isprintable() and c not in ' "=' for c in text)):
         return text
     return '"' + text.encode("unicode_escape").decode().replace('"', r"\"") + '"'
 

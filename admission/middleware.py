@@ -4,17 +4,23 @@ No traceback leaves the process; what we did not foresee is logged and answered 
 """
 
 import logging
+import random
 import re
-import uuid
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from admission import logs, wire
+from admission import logs, proxies, wire
+from admission.api import access
+from admission.auth import NOBODY
 from admission.errors import AdmissionError, BadInput
-from admission.keys import REQUEST_ID, SETTINGS
+from admission.keys import GATEKEEPER, RATES, REQUEST_ID, SETTINGS
 
 REQUEST_ID_HEADER = "X-Request-Id"
+ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-Id, X-Vestibule-Wait, X-Vestibule-Message"
+PREFLIGHT_AGE_S = 600  # how long a browser need not ask again; Chrome allows two hours at most
+# What machines call at their own pace: workers' reports, and whoever watches this process.
+NOT_COUNTED = ("/workers/", "/healthz", "/readyz", "/metrics")
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 
 log = logging.getLogger(__name__)
@@ -41,7 +47,7 @@ def error_response(request: web.Request, error: AdmissionError) -> web.Response:
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Keep the caller's request id, or make one."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
-    identity = given if _REQUEST_ID_FORM.fullmatch(given) else uuid.uuid4().hex
+    identity = given if _REQUEST_ID_FORM.fullmatch(given) else f"{random.getrandbits(128):032x}"
     request[REQUEST_ID] = identity
     return await handler(request)
 
@@ -71,6 +77,29 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 @web.middleware
+async def newest_keys(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A key made a moment ago by another process works at once: what nobody here knows is looked
+    for before the handler, and everything behind it, asks who calls."""
+    given = request.headers.get(hdrs.AUTHORIZATION, "").rpartition(" ")[2]
+    given = given or request.query.get("token") or request.cookies.get(access.TOKEN_COOKIE, "")
+    if given:
+        await request.app[GATEKEEPER].keyring.look_for(given)
+    return await handler(request)
+
+
+@web.middleware
+async def rates(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse who calls too often, before anything is done for the call."""
+    if not request.path.startswith(NOT_COUNTED):
+        try:
+            who = access.visitor(request)
+        except AdmissionError:  # the handler, if it asks who calls, says so
+            who = NOBODY
+        await request.app[RATES].count(who, proxies.caller_address(request))
+    return await handler(request)
+
+
+@web.middleware
 async def cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer what browsers ask before a page of an allowed origin calls."""
     if _allowed_origin(request) and request.method == hdrs.METH_OPTIONS:
@@ -80,16 +109,24 @@ async def cross_origin(request: web.Request, handler: Handler) -> web.StreamResp
 
 async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     """What every answer carries, a stream too, before its first byte: the request's id, and leave
-    for pages of the allowed origins to read it; all others are left to the browser to refuse."""
+    for pages of the allowed origins to read it; all others are left to the browser to refuse.
+
+    No leave to send cookies: those are for our own pages alone (SameSite=Strict)."""
     response.headers.setdefault(REQUEST_ID_HEADER, request[REQUEST_ID])
+    if not request.app[SETTINGS].allowed_origins:
+        return
+    # Also when this origin may not: a cache must not show its answer to one that may.
+    varies = response.headers.get(hdrs.VARY)
+    response.headers[hdrs.VARY] = f"{varies}, {hdrs.ORIGIN}" if varies else hdrs.ORIGIN
     origin = _allowed_origin(request)
     if origin:
         response.headers.update(
             {
                 hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
-                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type",
-                hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT",
-                hdrs.VARY: hdrs.ORIGIN,
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ALLOWED_HEADERS,
+                hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, DELETE",
+                hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "Retry-After, X-Request-Id",
+                hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_AGE_S),
             }
         )
 

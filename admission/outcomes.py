@@ -13,7 +13,8 @@ class Joined:
 
 @dataclass(frozen=True)
 class Refused:
-    """Not let in; nothing was kept. ``reason`` is "full" or "paused"."""
+    """Not let in; nothing was kept. ``reason``: "full", "paused", "unknown_class" (the pool has no
+    such priority), "request_needed" (a request pool, and no request was named)."""
 
     reason: str
 
@@ -35,6 +36,11 @@ class NotConfirmed:
 class Left:
     previous: Status
     status: Status
+
+
+@dataclass(frozen=True)
+class Occupied:
+    """Somebody waits or holds a slot, so this cannot be changed."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
-from admission.domain import PoolPolicy
+from admission.domain import PRIORITY_NAME, PoolPolicy, Priority
 
 PREFIX = "VESTIBULE_"
 
@@ -73,12 +81,34 @@ def _upstreams(text: object) -> object:
     return tuple(_upstream(part) if isinstance(part, str) else part for part in parts)
 
 
+def _priorities(text: object) -> object:
+    parts = _listed(text)
+    if not isinstance(parts, tuple):
+        return text
+    return dict(_priority(part) for part in parts)
+
+
+def _priority(text: str) -> tuple[str, Priority]:
+    name, _, rest = text.partition("=")
+    seconds, _, weight = rest.partition(";weight=")
+    if not PRIORITY_NAME.fullmatch(name) or not re.fullmatch(r"-?\d{1,5}", seconds):
+        raise ValueError(f"{text!r} is not NAME=SECONDS[;weight=N]")
+    if not re.fullmatch(r"(\d{1,3}(\.\d+)?)?", weight) or (weight and not float(weight)):
+        raise ValueError(f"{text!r}: weight is a number above 0")
+    return name, Priority(int(seconds) * 1000, float(weight or 1))
+
+
 def _redis_url(text: object) -> object:
     if isinstance(text, str) and text:
         if not re.match(r"(redis|rediss|unix)://.", text):
             raise ValueError("is not a redis://, rediss:// or unix:// address")
-        _ = urlsplit(text).port  # a wrong port is a ValueError
+        for host in _redis_hosts(text):
+            _ = urlsplit(f"redis://{host}").port  # a wrong port is a ValueError
     return text
+
+
+def _redis_hosts(url: str) -> list[str]:
+    return urlsplit(url).netloc.rpartition("@")[2].split(",")
 
 
 def _networks(text: object) -> object:
@@ -88,8 +118,31 @@ def _networks(text: object) -> object:
     return tuple(ip_network(part) if isinstance(part, str) else part for part in parts)
 
 
+def _origins(text: object) -> object:
+    parts = _listed(text)
+    for part in parts if isinstance(parts, tuple) else ():
+        if not re.fullmatch(r"https?://[^/\s?#@]+", part):
+            raise ValueError(f"{part!r} is not an origin like https://chat.example.org")
+    return parts
+
+
+def _rate(text: object) -> object:
+    if not isinstance(text, str) or re.fullmatch("[1-9][0-9]{0,4}/(second|minute|hour)", text):
+        return text
+    raise ValueError("is not a number of calls per second, minute or hour, like 60/minute")
+
+
+def _pem(secret: SecretStr) -> SecretStr:
+    from admission.signing import keys_of_pem  # commands that sign nothing lack cryptography
+
+    keys_of_pem(secret.get_secret_value())
+    return secret
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
+Rate = Annotated[str | None, BeforeValidator(_rate)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
 
@@ -108,6 +161,17 @@ class Settings(BaseModel):
     redis_host: str | None = Field(None, alias="REDIS_HOST", description="instead of REDIS_URL")
     redis_port: int = Field(6379, alias="REDIS_PORT", ge=1, le=65535, description="with REDIS_HOST")
     redis_db: int = Field(0, alias="REDIS_DB", ge=0, description="with REDIS_HOST")
+    redis_mode: Literal["single", "sentinel", "cluster"] = Field(
+        "single",
+        alias="VESTIBULE_REDIS_MODE",
+        description="what REDIS_URL names: `single`, or several hosts with commas between them, of"
+        " `sentinel` or `cluster`",
+    )
+    redis_sentinel_master: str | None = Field(
+        None,
+        alias="VESTIBULE_REDIS_SENTINEL_MASTER",
+        description="the name the sentinels know the master by",
+    )
     max_active_users: int = Field(
         50, alias="MAX_ACTIVE_USERS", ge=0, le=1_000_000, description="sessions at once"
     )
@@ -125,6 +189,13 @@ class Settings(BaseModel):
     )
     host: str = Field("127.0.0.1", alias="VESTIBULE_HOST", description="address to listen on")
     port: int = Field(8600, alias="VESTIBULE_PORT", ge=1, le=65535, description="port to listen on")
+    processes: int = Field(
+        1,
+        alias="VESTIBULE_PROCESSES",
+        ge=1,
+        le=256,
+        description="admission processes that share the port",
+    )
     state_dir: Path = Field(
         Path(".vestibule"),
         alias="VESTIBULE_STATE_DIR",
@@ -153,8 +224,35 @@ class Settings(BaseModel):
         description="Open WebUI's FORWARD_USER_INFO_HEADER_JWT_SECRET: then only its signed JWT"
         " names the user",
     )
-    allowed_origins: Listed = Field(
+    signing_key: Annotated[SecretStr, AfterValidator(_pem)] | None = Field(
+        None,
+        alias="VESTIBULE_SIGNING_KEY",
+        description="PEM of the Ed25519 key that signs user tokens; more PEMs after it are keys"
+        " still accepted; none: made in Redis",
+    )
+    allowed_origins: Origins = Field(
         (), alias="VESTIBULE_ALLOWED_ORIGINS", description="web origins that may call from a page"
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        alias="VESTIBULE_TRUSTED_PROXIES",
+        description="networks of the proxies whose X-Forwarded-For, -Proto and -Host are believed",
+    )
+    rate_key: Rate = Field(
+        None,
+        alias="VESTIBULE_RATE_KEY",
+        description="calls one user key may make, like `60/minute`; none: no limit",
+    )
+    rate_user: Rate = Field(
+        None,
+        alias="VESTIBULE_RATE_USER",
+        description="calls one user may make with keys and tokens of their own",
+    )
+    rate_address: Rate = Field(
+        None,
+        alias="VESTIBULE_RATE_ADDRESS",
+        description="calls that may come from one address (IPv6: one /64) without a service or"
+        " admin key",
     )
     worker_networks: Networks = Field(
         (ip_network("127.0.0.0/8"), ip_network("::1/128")),
@@ -171,6 +269,12 @@ class Settings(BaseModel):
         300,
         alias="VESTIBULE_IDLE_TIMEOUT",
         description="seconds an unused session lasts while others wait",
+    )
+    priorities: Annotated[dict[str, Priority], BeforeValidator(_priorities)] = Field(
+        {},
+        alias="VESTIBULE_PRIORITIES",
+        description="classes, `NAME=SECONDS[;weight=N],…`: the head start in the queue, and the"
+        " share in a request pool",
     )
     queue_limit: int | None = Field(
         None, alias="VESTIBULE_QUEUE_LIMIT", ge=0, description="how many may wait; none: no limit"
@@ -213,6 +317,7 @@ class Settings(BaseModel):
             draft_ms=self.draft_duration * 1000,
             grace_ms=self.presence_grace * 1000,
             idle_ms=self.idle_timeout * 1000,
+            priorities=self.priorities,
             queue_limit=self.queue_limit,
             queue_timeout_ms=timeout * 1000 if timeout else None,
             requeue=self.requeue,
@@ -250,9 +355,29 @@ def read_settings(environ: Mapping[str, str], also_known: Iterable[str] = ()) ->
         problems.append(
             f"VESTIBULE_AUTH: off is refused while listening on {settings.host}, not on loopback"
         )
+    if settings is not None:
+        problems += _redis_problems(settings)
     if problems or settings is None:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def _redis_problems(settings: Settings) -> list[str]:
+    """What does not fit together of the settings that say which Redis."""
+    mode, url = settings.redis_mode, settings.redis_address()
+    problems = []
+    if mode == "sentinel" and settings.redis_sentinel_master is None:
+        problems.append("VESTIBULE_REDIS_SENTINEL_MASTER: needed with sentinel")
+    if mode == "single":
+        if url and len(_redis_hosts(url)) > 1:
+            problems.append("REDIS_URL: several hosts need VESTIBULE_REDIS_MODE")
+    elif url is None:
+        problems.append(f"VESTIBULE_REDIS_MODE: {mode} needs REDIS_URL")
+    elif url.startswith("unix"):
+        problems.append(f"REDIS_URL: {mode} needs redis:// or rediss://")
+    elif mode == "cluster" and urlsplit(url).path.strip("/") not in ("", "0"):
+        problems.append("REDIS_URL: a cluster has only database 0")
+    return problems
 
 
 def _said(problem: Any) -> str:

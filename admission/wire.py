@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from statistics import quantiles
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import msgspec
 from aiohttp import web
 from pydantic import (
     BaseModel,
@@ -22,7 +23,9 @@ from pydantic import (
 
 from admission.domain import (
     DEFAULT_POOL,
+    DEFAULT_PRIORITY,
     POOL_NAME,
+    PRIORITY_NAME,
     USER_ID,
     WORKER_ID,
     PoolMetrics,
@@ -36,6 +39,8 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 ClientId = Annotated[str, Field(min_length=1, max_length=128)]
 Megabytes = Annotated[int, Field(ge=0, le=2**53)]
 RequestCount = Annotated[int, Field(ge=0, le=1_000_000)]
+ClassName = Annotated[str, Field(pattern=f"^{PRIORITY_NAME.pattern}$")]
+Duration = Annotated[int, Field(ge=1, le=31_536_000)]
 PoolName = Annotated[str, Field(pattern=f"^{POOL_NAME.pattern}$")]
 
 
@@ -49,7 +54,7 @@ class JoinBody(Body):
     auto_confirm: bool = False
     will_return: bool = False
     model: Name | None = None
-    priority: Name | None = None
+    priority: ClassName | None = None
     client: ClientId | None = None
     request_id: ClientId | None = None  # of a request pool; a session pool has no use for it
 
@@ -65,6 +70,11 @@ class LeaveBody(Body):
 
 class HeartbeatBody(Body):
     client: ClientId | None = None
+    ticket_id: ClientId | None = None  # in a request pool
+
+
+class CancelBody(Body):
+    ticket_id: ClientId | None = None
 
 
 def _capacity(value: object) -> object:
@@ -75,16 +85,29 @@ def _capacity(value: object) -> object:
     raise ValueError('a whole number from 0 to 1000000, "auto" or null')
 
 
+class PriorityBody(Body):
+    """A class of tickets: seconds of head start in a session pool (below 0 lets others pass), and
+    the weight of its users in a request pool."""
+
+    head_start: Annotated[int, Field(ge=-86_400, le=86_400)] = 0
+    weight: Annotated[float, Field(ge=0.01, le=100)] = 1
+
+
 class PoolBody(Body):
     """Settings of a pool; null gives one back to the environment."""
 
-    kind: Literal["session"] | None = None
+    kind: Literal["session", "request"] | None = None
     capacity: Annotated[int | str | None, PlainValidator(_capacity)] = None
     paused: bool | None = None
     needs_worker: bool | None = None
     sessions_per_slot: Annotated[int, Field(ge=1, le=1000)] | None = None
-    session_duration: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
-    draft_duration: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    session_duration: Duration | None = None
+    draft_duration: Duration | None = None
+    lease_duration: Duration | None = None
+    queue_timeout: Duration | None = None
+    queue_limit: Annotated[int, Field(ge=0)] | None = None
+    user_concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    priorities: dict[ClassName, PriorityBody] | None = Field(None, max_length=32)
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -95,12 +118,24 @@ class PoolBody(Body):
     def changes(self) -> dict[str, Any]:
         """As the store keeps them: names of PoolPolicy, times in ms."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
-        given.pop("kind", None)  # session pools are the only kind there is
-        for seconds, ms in (("session_duration", "session_ms"), ("draft_duration", "draft_ms")):
+        for seconds, ms in _IN_MS.items():
             if seconds in given:
                 value = given.pop(seconds)
                 given[ms] = None if value is None else value * 1000
+        if self.priorities is not None:
+            given["priorities"] = {
+                name: {"head_start_ms": each.head_start * 1000, "weight": each.weight}
+                for name, each in self.priorities.items()
+            }
         return given
+
+
+_IN_MS = {
+    "session_duration": "session_ms",
+    "draft_duration": "draft_ms",
+    "lease_duration": "lease_ms",
+    "queue_timeout": "queue_timeout_ms",
+}
 
 
 class AgentInfo(Body):
@@ -157,6 +192,13 @@ class WorkerHeartbeatBody(WorkerBody):
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
+_JSON = {"Content-Type": "application/json; charset=utf-8"}  # as web.json_response says it
+
+
+def answer(view: dict[str, Any]) -> web.Response:
+    """200 with a view as JSON: what web.json_response does, in a fifth of its time."""
+    return web.Response(body=msgspec.json.encode(view), headers=_JSON)
+
 
 async def read_body(request: web.Request, model: type[AnyBody]) -> AnyBody:
     """The request's JSON body, checked; an empty one stands for ``{}``.
@@ -165,7 +207,7 @@ async def read_body(request: web.Request, model: type[AnyBody]) -> AnyBody:
         BadInput: names each wrong field.
         aiohttp.web.HTTPRequestEntityTooLarge: above the application's limit.
     """
-    raw = await request.read()
+    raw = await request.read() if request.can_read_body else b""
     try:
         return model.model_validate_json(raw or b"{}")
     except ValidationError as error:
@@ -247,6 +289,8 @@ def ticket_view(ticket: Ticket) -> dict[str, Any]:
         "session_duration": _seconds(ticket.session_ms),
         "joined_at": iso(ticket.joined_ms),
         "reason": ticket.reason,
+        "priority": ticket.priority,
+        "may_be_passed": ticket.may_be_passed,
     }
 
 
@@ -296,17 +340,28 @@ def queue_view(metrics: PoolMetrics, items: list[Queued]) -> dict[str, Any]:
     }
 
 
+_DEFAULT_CLASS = {DEFAULT_PRIORITY: {"head_start_ms": 0, "weight": 1}}
+
+
 def pool_view(pool: str, metrics: PoolMetrics) -> dict[str, Any]:
     """One pool of ``/admin/pools``: its settings as they are in force, and its counts."""
     settings = metrics.settings
     return {
         **metrics_view(pool, metrics),
-        "kind": "session",
+        "kind": settings["kind"],
         "capacity_setting": settings["capacity"],
         "needs_worker": settings.get("needs_worker", False),
         "sessions_per_slot": settings["sessions_per_slot"],
         "session_duration": _seconds(settings["session_ms"]),
         "draft_duration": _seconds(settings["draft_ms"]),
+        "lease_duration": _seconds(settings["lease_ms"]),
+        "queue_timeout": _seconds(settings.get("queue_timeout_ms")),
+        "queue_limit": settings.get("queue_limit"),
+        "user_concurrency": settings.get("user_concurrency"),
+        "priorities": {
+            name: {"head_start": each["head_start_ms"] // 1000, "weight": each["weight"]}
+            for name, each in {**_DEFAULT_CLASS, **settings.get("priorities", {})}.items()
+        },
         "ready_workers": metrics.ready_workers,
     }
 

@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from infra.errors import CommandError
 
@@ -31,6 +33,24 @@ def check_free(host: str, port: int) -> None:
         raise CommandError(
             f"cannot listen on {host}:{port}: {reason} (choose another with --port)"
         ) from error
+
+
+@contextmanager
+def reserved(host: str, port: int) -> Iterator[None]:
+    """Keep the port for processes that share it: nobody else's program gets it while none of them
+    listens. Nothing arrives at a socket that is only bound.
+
+    Raises:
+        CommandError: like ``check_free``.
+    """
+    check_free(host, port)
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        holder.bind(address)
+        yield
 
 
 def callable_url(host: str, port: int) -> str:

@@ -16,6 +16,7 @@ from infra.errors import CommandError
 COMMANDS = {
     "up": ("infra.up", "run everything on this machine"),
     "worker": ("infra.worker", "run vLLM and its agent on this machine"),
+    "admission": ("infra.admission", "run REST and gateway alone, over a Redis of yours"),
     "scheduler": ("infra.scheduler", "run the clockwork alone, beside others"),
     "owui": ("infra.owui", "put the plugin into a running Open WebUI"),
 }

@@ -29,7 +29,7 @@ def command(folder: StateFolder) -> list[str]:
         CommandError: no binary for this platform.
     """
     return [
-        str(_binary()),
+        str(binary()),
         *("--port", "0"),
         *("--unixsocket", str(folder.socket)),
         *("--unixsocketperm", "700"),
@@ -96,7 +96,7 @@ def claim_data(folder: StateFolder) -> None:
     note.write_text(ours + "\n")
 
 
-def _binary() -> Path:
+def binary() -> Path:
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
@@ -104,7 +104,7 @@ def _binary() -> Path:
 
 
 def _version() -> str:
-    said = subprocess.run([_binary(), "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True)
     match = re.search(r"v=([0-9.]+)", said.stdout)
     assert match, f"valkey-server --version says {said.stdout!r}"
     return match[1]

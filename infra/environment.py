@@ -18,3 +18,8 @@ def settings(overriding: Mapping[str, str | None] | None = None) -> Settings:
     """
     given = {name: value for name, value in (overriding or {}).items() if value is not None}
     return read_settings({**os.environ, **given}, also_known=AGENT_SETTINGS)
+
+
+def passed_on(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment for another process of ours, with these settings instead."""
+    return {**os.environ, **changes}

@@ -33,5 +33,8 @@ def run(_: argparse.Namespace) -> int:
 
 async def _run(url: str, settings: Settings) -> None:
     stop = stop_event()
-    async with store_at(url, None) as store, clockwork.running(store, settings.upstreams):
+    async with (
+        store_at(url, None, settings) as store,
+        clockwork.running(store, settings.upstreams),
+    ):
         await stop.wait()

@@ -5,6 +5,7 @@ Knows Redis' address and aiohttp's runner; the commands compose them with the re
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -22,31 +23,41 @@ DRAIN_S = 5.0  # how long running answers may take after a stop was asked for
 
 
 @asynccontextmanager
-async def store_at(url: str, policy: PoolPolicy | None) -> AsyncIterator[RedisStore]:
-    """A store over the Redis at ``url``; without a policy, for ticks only.
+async def store_at(
+    url: str, policy: PoolPolicy | None, settings: Settings
+) -> AsyncIterator[RedisStore]:
+    """A store over the Redis at ``url``, in the mode of the settings; without a policy, for ticks
+    only.
 
     Raises:
         CommandError: Redis does not answer, or must not be used.
     """
-    redis = open_redis(url)
+    redis = open_redis(
+        url, mode=settings.redis_mode, sentinel_master=settings.redis_sentinel_master
+    )
     try:
+        store = RedisStore(redis, RedisClock(), policy)
         try:
             await check_server(redis)
+            await store.load()
         except StoreUnavailable as error:
-            where, why = url.rsplit("@", 1)[-1], error.__cause__
-            raise CommandError(f"no Redis answers at {where} ({why})") from error
+            where = _without_secrets(url)
+            raise CommandError(f"no Redis answers at {where} ({error.__cause__})") from error
         except UnfitServer as error:
             raise CommandError(str(error)) from error
-        store = RedisStore(redis, RedisClock(), policy)
-        await store.load()
         yield store
     finally:
         await redis.aclose()
 
 
 @asynccontextmanager
-async def serving(store: RedisStore, settings: Settings) -> AsyncIterator[web.Application]:
+async def serving(
+    store: RedisStore, settings: Settings, *, share_port: bool = False
+) -> AsyncIterator[web.Application]:
     """The service listens on its host and port while this is open.
+
+    Args:
+        share_port: other processes that say so too may listen there as well.
 
     Raises:
         CommandError: the port cannot be had.
@@ -61,10 +72,16 @@ async def serving(store: RedisStore, settings: Settings) -> AsyncIterator[web.Ap
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, settings.host, settings.port).start()
+            site = web.TCPSite(runner, settings.host, settings.port, reuse_port=share_port or None)
+            await site.start()
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise CommandError(f"cannot listen on {where}: {error.strerror}") from error
         yield runner.app
     finally:
         await runner.cleanup()
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"

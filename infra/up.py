@@ -4,25 +4,23 @@ import argparse
 import asyncio
 import hashlib
 import os
-import resource
 import shlex
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from pydantic import SecretStr
-
-from admission import logs
-from admission.directory import Directory
+from admission import background, logs
+from admission.directory import REFRESH_S, Directory
 from admission.keys import DIRECTORY
 from admission.settings import Settings
+from admission.store.redis_store import RedisStore
 from infra import demo_model, embedded, environment, reload, worker
-from infra.addresses import callable_url, check_free, free_port
+from infra.addresses import callable_url, check_free, free_port, reserved
+from infra.admission import allow_many_connections, several, with_keys
 from infra.children import Children
 from infra.service import serving, store_at
-from infra.state import KEY_NAMES, StateFolder
+from infra.state import KEY_NAMES, StateFolder, kept_key
 from infra.stopping import stop_event
 from scheduler import clockwork
 
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return reload.run([sys.executable, "-m", "infra.cli", *words])
     logs.configure()
     os.umask(0o077)  # what is written from here on is its owner's alone
-    _allow_many_connections()
+    allow_many_connections()
     asyncio.run(_up(settings))
     return 0
 
@@ -61,21 +59,22 @@ async def _up(settings: Settings) -> None:
         folder = StateFolder(settings.state_dir)
         folder.claim()
         stack.callback(folder.release)
-        check_free(settings.host, settings.port)
-        given, settings = settings, _with_keys(settings, folder.keys())
         children = Children(folder.path)
         children.stop_survivors()
+        check_free(settings.host, settings.port)
+        given, settings = settings, with_keys(settings, folder.keys())
         stack.push_async_callback(children.stop)
         url = settings.redis_address() or await embedded.start(folder, children)
         if not settings.upstreams:
             await _start_demo(settings, folder, children)
         policy = settings.pool_policy(needs_worker=True)
-        store = await stack.enter_async_context(store_at(url, policy))
-        app = await stack.enter_async_context(serving(store, settings))
+        store = await stack.enter_async_context(store_at(url, policy, settings))
+        directory = await _serve(stack, store, settings, url)
         # Before the service stops, so that the worker can say that it goes.
         stack.push_async_callback(children.stop, "worker", "demo-model")
         await stack.enter_async_context(clockwork.running(store, settings.upstreams))
-        ready = asyncio.create_task(_first_worker(app[DIRECTORY]))
+        lag_s = REFRESH_S if settings.processes > 1 else 0.0  # the others know of it a little later
+        ready = asyncio.create_task(_first_worker(directory, lag_s))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -85,23 +84,23 @@ async def _up(settings: Settings) -> None:
         print("stopping", flush=True)
 
 
-def _allow_many_connections() -> None:
-    """Each person who waits is an open connection; the usual soft limit is 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS refuses what it calls unlimited
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+async def _serve(
+    stack: AsyncExitStack, store: RedisStore, settings: Settings, url: str
+) -> Directory:
+    """REST and gateway, here or in processes of their own; what is known of the workers."""
+    if settings.processes == 1:
+        return (await stack.enter_async_context(serving(store, settings)))[DIRECTORY]
+    stack.enter_context(reserved(settings.host, settings.port))
+    keys = {f"VESTIBULE_{n.upper()}": kept_key(settings, n) or "" for n in KEY_NAMES}
+    changes = {"REDIS_URL": url, **keys}
+    await stack.enter_async_context(several(settings, needs_worker=True, changes=changes))
+    directory = Directory(store)
+    await stack.enter_async_context(background.running("directory", directory.keep_fresh))
+    return directory
 
 
 def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _with_keys(settings: Settings, keys: Mapping[str, str]) -> Settings:
-    """Keys of the environment win over those of the state folder."""
-    made = {
-        name: SecretStr(key) for name, key in keys.items() if getattr(settings, name, None) is None
-    }
-    return settings.model_copy(update=made)
 
 
 async def _start_demo(settings: Settings, folder: StateFolder, children: Children) -> None:
@@ -122,7 +121,7 @@ async def _start_demo(settings: Settings, folder: StateFolder, children: Childre
     )
 
 
-async def _first_worker(directory: Directory) -> bool:
+async def _first_worker(directory: Directory, lag_s: float) -> bool:
     """True once a worker is ready; False when none is after a while."""
     try:
         async with asyncio.timeout(WORKER_START_S):
@@ -130,6 +129,7 @@ async def _first_worker(directory: Directory) -> bool:
                 await asyncio.sleep(0.05)  # a copy of the registry: no event tells of it
     except TimeoutError:
         return False
+    await asyncio.sleep(lag_s)
     return True
 
 

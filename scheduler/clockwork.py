@@ -40,7 +40,7 @@ async def running(store: RedisStore, upstreams: Sequence[Upstream]) -> AsyncIter
                 scheduler.modify_job("expire", next_run_time=at)
 
         async def announce() -> None:
-            await announce_tick(store)
+            await announce_tick(store, pace_ms=round(TICK_S * 800))  # of whichever clockwork
 
         async def workers() -> None:
             await workers_tick(store)

@@ -14,10 +14,10 @@ async def expire_tick(store: RedisStore) -> int | None:
     return min((ms for ms in nearest if ms is not None), default=None)
 
 
-async def announce_tick(store: RedisStore) -> None:
-    """Tell who waits what changed."""
+async def announce_tick(store: RedisStore, pace_ms: int = 0) -> None:
+    """Tell who waits what changed, unless somebody did less than ``pace_ms`` ago."""
     for pool in await store.pools():
-        await store.announce(pool)
+        await store.announce(pool, pace_ms=pace_ms)
 
 
 async def workers_tick(store: RedisStore) -> None:

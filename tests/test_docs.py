@@ -21,7 +21,7 @@ def _row(field: FieldInfo) -> str:
         default = "on" if default else "off"
     elif isinstance(default, tuple):
         default = ", ".join(map(str, default))
-    shown = "none" if default in (None, "") else f"`{default}`"
+    shown = "none" if default in (None, "", {}) else f"`{default}`"
     return f"| `{field.alias}` | {shown} | {field.description} |"
 
 
@@ -57,6 +57,12 @@ def test_every_path_of_the_readme_exists() -> None:
     assert links
     missing = [link for link in links if not (ROOT / link).exists()]
     assert not missing
+
+
+def test_every_test_that_holds_an_invariant_exists() -> None:
+    named = re.findall(r"`(tests/[^`]+)`", (ROOT / "docs" / "invariants.md").read_text())
+    assert len(named) >= 10
+    assert not [path for path in named if not (ROOT / path).exists()]
 
 
 def test_the_lock_files_hold_names_versions_and_hashes_only() -> None:

@@ -16,10 +16,19 @@ HOMELESS_NAMES = {"utils", "helpers", "common", "manager", "misc"}
 # A call and the modules in which it belongs (`time` lives in Redis, settings in one module).
 HOMES = {
     "os.environ": {"infra/", "worker_image/", "owui_pipeline/"},
-    "time.time": {"admission/auth.py", "infra/demo_model.py", "worker_image/", "owui_pipeline/"},
+    "time.time": {
+        "admission/auth/",
+        "admission/rates.py",
+        "infra/demo_model.py",
+        "worker_image/",
+        "owui_pipeline/",
+    },
     "asyncio.sleep": {
+        "admission/auth/keyring.py",
         "admission/background.py",
         "admission/directory.py",
+        "admission/audience.py",
+        "admission/news.py",
         "admission/store/news.py",
         "admission/gateway/turn.py",
         "infra/",

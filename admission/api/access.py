@@ -1,16 +1,55 @@
 """What handlers ask first: who is calling, for which user and pool."""
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from admission import wire
-from admission.auth import Caller, Kind
-from admission.errors import NotFound
+from admission import proxies, wire
+from admission.auth import NOBODY, TOKEN_LIFE_S, Caller, Kind
+from admission.errors import Forbidden, NotFound
 from admission.keys import DIRECTORY, GATEKEEPER
+
+TOKEN_COOKIE = "vestibule_token"
+# EventSource, WebSocket and links cannot send a header; nothing else takes a token from the query.
+TOKEN_IN_QUERY = ("/queue/events/", "/queue/ws/", "/wait/")
 
 
 def caller(request: web.Request) -> Caller:
     """Who is calling, by the Authorization header."""
     return request.app[GATEKEEPER].caller(request.headers)
+
+
+def visitor(request: web.Request) -> Caller:
+    """Who is calling, perhaps from a page: by the Authorization header, else by the user token
+    in the query, else by the one in the cookie.
+
+    Raises:
+        Forbidden: a write or a WebSocket that relies on the cookie, and not from a page of ours.
+        Unauthorized: the token has expired.
+    """
+    gatekeeper = request.app[GATEKEEPER]
+    if hdrs.AUTHORIZATION in request.headers:
+        return gatekeeper.caller(request.headers)
+    if request.path.startswith(TOKEN_IN_QUERY) and (token := request.query.get("token")):
+        return gatekeeper.holder(token)
+    token = request.cookies.get(TOKEN_COOKIE)
+    if not token:
+        return NOBODY
+    changes = request.method not in (hdrs.METH_GET, hdrs.METH_HEAD)
+    if (changes or hdrs.UPGRADE in request.headers) and not proxies.same_origin(request):
+        raise Forbidden("A cookie alone is not enough here: the call must come from our own page.")
+    return gatekeeper.holder(token)
+
+
+def keep_token(request: web.Request, response: web.StreamResponse, token: str) -> None:
+    """Give a page the user token as a cookie, which no script and no other site gets to see."""
+    response.set_cookie(
+        TOKEN_COOKIE,
+        token,
+        max_age=TOKEN_LIFE_S,
+        path="/",
+        httponly=True,
+        samesite="Strict",
+        secure=proxies.scheme(request) == "https",
+    )
 
 
 def user_for(request: web.Request, who: Caller) -> str:

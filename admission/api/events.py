@@ -4,34 +4,26 @@ The stream is presence: while it is open the place is kept (DESIGN section 4, in
 """
 
 import asyncio
-import json
-from contextlib import suppress
+import re
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
-from admission import wire
-from admission.api import access
-from admission.domain import Status, Ticket
-from admission.errors import NotFound, StoreUnavailable
-from admission.keys import GATEKEEPER, NEWSROOM, STORE
-from admission.outcomes import Alive, Ended
+from admission.api import streams
+from admission.domain import Status
+from admission.listener import News
 
-PING_S = 15.0  # DESIGN section 5; below the 60 s idle limit of nginx (proxy_read_timeout)
+RETRY_MS = 2_000  # after which a client that lost the stream opens it again
+# An EventSource also opens a stream again that ended well, unless its page closes it: this much
+# later it mostly finds the ticket forgotten, and the 404 ends it.
+RETRY_ENDED_MS = 120_000
 
 routes = web.RouteTableDef()
 
 
 @routes.get("/queue/events/{user_id}")
 async def events(request: web.Request) -> web.StreamResponse:
-    user = wire.read_user(request)
-    gatekeeper = request.app[GATEKEEPER]
-    who = gatekeeper.caller(request.headers, request.query.get("token"))
-    gatekeeper.may_act_for(who, user)
-    pool = access.pool_for(request)
-    with request.app[NEWSROOM].attach(user) as news:
-        first = await _present(request, pool, user)
-        if first is None:
-            raise NotFound(f"{user} has no ticket.", code="ticket_unknown")
+    async with streams.opened(request) as (first, told):
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream",
@@ -39,88 +31,54 @@ async def events(request: web.Request) -> web.StreamResponse:
                 "X-Accel-Buffering": "no",  # nginx would hold the events back
             }
         )
-        await response.prepare(request)
-        stream = _Stream(response)
-        await stream.send(first)
-        while not stream.over and not request.app[NEWSROOM].closing:
-            await stream.send(await _next(request, pool, user, news, stream))
+        response.force_close()  # nothing else is sent over a connection that is bound like this
+        transport = streams.bound(request)
+        writer = await response.prepare(request)
+        assert writer is not None
+        stream = _Stream(writer, transport, after=_last_id(request))
+        await stream.send(first, retry_ms=RETRY_MS)
+        async for news in told:
+            if news is None:
+                await stream.write(b": ping\n\n")
+            elif news.ticket.status is Status.DISCONNECTED:
+                await stream.send(news, retry_ms=RETRY_ENDED_MS)
+            else:
+                await stream.send(news)
     return response
+
+
+def _last_id(request: web.Request) -> int:
+    """The id of the last event that a client saw which now comes back; 0 for one that is new."""
+    given = request.headers.get(hdrs.LAST_EVENT_ID, "")
+    return int(given) if re.fullmatch("[0-9]{1,15}", given) else 0
 
 
 class _Stream:
     """Writes each change once, with an increasing id."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
-        self._response = response
-        self._last: tuple[object, ...] = ()
-        self._id = 0
-        self._ping_at = _now_s() + PING_S
-        self.over = False
+    def __init__(
+        self, writer: AbstractStreamWriter, transport: asyncio.WriteTransport, after: int
+    ) -> None:
+        self._writer, self._transport, self._id = writer, transport, after
 
-    async def send(self, ticket: Ticket | None) -> None:
-        if ticket is None:
-            self.over = True
+    async def send(self, news: News, *, retry_ms: int | None = None) -> None:
+        self._id += 1
+        retry = f"retry: {retry_ms}\n" if retry_ms else ""
+        event = f"{retry}id: {self._id}\nevent: ticket\ndata: {streams.view(news)}\n\n"
+        await self.write(event.encode())
+
+    async def write(self, block: bytes) -> None:
+        """Returns when the client has room for more; one that never has is let go.
+
+        Raises:
+            ConnectionResetError: the client is gone, or was let go.
+        """
+        await self._writer.write(block)
+        if not self._transport.get_write_buffer_size():
             return
-        self.over = ticket.status is Status.DISCONNECTED
-        facts = _news_in(ticket)
-        if facts == self._last:
-            return
-        self._last, self._id = facts, self._id + 1
-        data = json.dumps(wire.ticket_view(ticket))
-        await self._response.write(f"id: {self._id}\nevent: ticket\ndata: {data}\n\n".encode())
-
-    async def ping_is_due(self, news: asyncio.Event) -> bool:
-        """Wait for news, False, or for the next ping, True: however much news there is, the pings,
-        which renew presence, come in time."""
-        if self._ping_at <= _now_s():
-            return True
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._ping_at):
-                await news.wait()
-                return False
-        return True
-
-    async def ping(self) -> None:
-        self._ping_at = _now_s() + PING_S
-        await self._response.write(b": ping\n\n")
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def _news_in(ticket: Ticket) -> tuple[object, ...]:
-    """What makes a snapshot worth sending; an estimate counts down in steps of one ping."""
-    wait = None if ticket.wait_ms is None else int(ticket.wait_ms / 1000 / PING_S)
-    return (
-        ticket.ticket_id,
-        ticket.status,
-        ticket.position,
-        wait,
-        ticket.expires_ms,
-        ticket.reason,
-    )
-
-
-async def _next(
-    request: web.Request, pool: str, user: str, news: asyncio.Event, stream: _Stream
-) -> Ticket | None:
-    """The next snapshot worth a look; pings, renewing presence, until there is one."""
-    while True:
         try:
-            if await stream.ping_is_due(news):
-                await stream.ping()
-                return await _present(request, pool, user)
-            news.clear()
-            ticket = await request.app[STORE].status(pool, user)
-            return ticket if isinstance(ticket, Ticket) else None
-        except StoreUnavailable:
-            pass  # the place is kept; the newsroom wakes us when Redis is back
-
-
-async def _present(request: web.Request, pool: str, user: str) -> Ticket | None:
-    match await request.app[STORE].heartbeat(pool, user):
-        case Alive(ticket) | Ended(ticket):
-            return ticket
-        case _:
-            return None
+            async with asyncio.timeout(streams.WRITE_S):
+                await self._writer.drain()
+        except TimeoutError:
+            self._transport.abort()
+            raise ConnectionResetError("the client does not read") from None

@@ -5,7 +5,10 @@ from aiohttp import web
 from admission import wire
 from admission.api import access
 from admission.auth import Kind
+from admission.domain import DEFAULT_POOL
+from admission.errors import Conflict
 from admission.keys import DIRECTORY, STORE
+from admission.outcomes import Occupied
 
 PAGE = 100  # lines of the queue per reply, unless asked otherwise
 PAGE_MAX = 1000
@@ -45,6 +48,26 @@ async def configure(request: web.Request) -> web.Response:
     pool = wire.read_pool(request, request.match_info["pool"])
     body = await wire.read_body(request, wire.PoolBody)
     store = request.app[STORE]
-    await store.configure(pool, body.changes())
+    changes = body.changes()
+    if changes.keys() == {"paused"}:
+        await store.pause(pool, changes["paused"])
+    elif changes.keys() == {"capacity"}:
+        await store.set_capacity(pool, changes["capacity"])
+    elif isinstance(await store.configure(pool, changes), Occupied):
+        raise Conflict(
+            "kind: somebody waits or holds a slot in this pool", code="pool_occupied", field="kind"
+        )
     await request.app[DIRECTORY].refresh()
     return web.json_response(wire.pool_view(pool, await store.metrics(pool)))
+
+
+@routes.delete("/admin/pools/{pool}")
+async def close(request: web.Request) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    pool = access.existing(request, wire.read_pool(request, request.match_info["pool"]))
+    if pool == DEFAULT_POOL:
+        raise Conflict("The default pool stays.", code="pool_default", field="pool")
+    if isinstance(await request.app[STORE].close_pool(pool), Occupied):
+        raise Conflict("A worker serves this pool: release it first.", code="pool_staffed")
+    await request.app[DIRECTORY].refresh()
+    return web.json_response({"pool": pool, "closed": True})

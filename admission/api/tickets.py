@@ -1,15 +1,16 @@
 """A user's turn over REST: join, confirm, leave, heartbeat, status."""
 
 import uuid
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from admission import wire
 from admission.api import access
-from admission.auth import Caller
-from admission.domain import Ticket
-from admission.errors import BadInput, Conflict, NotFound, PoolPaused, QueueFull
+from admission.auth import Caller, Kind
+from admission.domain import DEFAULT_PRIORITY, Ticket
+from admission.errors import BadInput, Conflict, Forbidden, NotFound, PoolPaused, QueueFull
 from admission.keys import DIRECTORY, GATEKEEPER, STORE
 from admission.outcomes import (
     Alive,
@@ -33,21 +34,32 @@ async def join(request: web.Request) -> web.Response:
     user = access.user_for(request, who)
     body = await wire.read_body(request, wire.JoinBody)
     pool = _pool_of_model(request, body.model) if body.model else access.pool_for(request)
-    if body.priority not in (None, "default"):
-        raise BadInput("priority: this pool has only the class 'default'", field="priority")
-    outcome = await request.app[STORE].join(
+    take = partial(
+        request.app[STORE].join,
         pool,
         user,
         ticket=uuid.uuid4().hex,
+        request=body.request_id or "",
         auto_confirm=body.auto_confirm,
         will_return=body.will_return,
         client=body.client or "",
-        model=body.model or "",
     )
+    own = request.app[GATEKEEPER].priority_of(who, user)
+    outcome = await take(priority=_priority(who, own, body.priority))
+    if outcome == Refused("unknown_class") and body.priority is None:
+        outcome = await take()  # the user's class is one of other pools
     match outcome:
         case Joined(ticket):
-            token = request.app[GATEKEEPER].token_for(user)
-            return web.json_response({**wire.ticket_view(ticket), "token": token})
+            token = request.app[GATEKEEPER].token_for(user, who.project)
+            return wire.answer({**wire.ticket_view(ticket), "token": token})
+        case Refused("unknown_class"):
+            raise BadInput(f"priority: pool {pool!r} has no such class", field="priority")
+        case Refused("request_needed"):
+            raise Conflict(
+                "This pool gives a turn to each request: name it in request_id.",
+                code="request_pool",
+                field="request_id",
+            )
         case Refused("full"):
             raise QueueFull(
                 "The queue is full; nobody new can wait now.", retry_after_s=RETRY_FULL_S
@@ -92,7 +104,7 @@ async def leave(request: web.Request) -> web.Response:
     )
     match outcome:
         case Left(previous, status):
-            return web.json_response(
+            return wire.answer(
                 {"user_id": user, "pool": pool, "previous_status": previous, "status": status}
             )
         case Unknown():
@@ -105,7 +117,10 @@ async def heartbeat(request: web.Request) -> web.Response:
     user = access.user_for(request, who)
     body = await wire.read_body(request, wire.HeartbeatBody)
     pool = access.pool_for(request)
-    match await request.app[STORE].heartbeat(pool, user, client=body.client or ""):
+    outcome = await request.app[STORE].heartbeat(
+        pool, user, client=body.client or "", ticket=body.ticket_id or ""
+    )
+    match outcome:
         case Alive(ticket):
             return _answer(request, who, ticket)
         case Ended(ticket):
@@ -118,11 +133,40 @@ async def heartbeat(request: web.Request) -> web.Response:
 async def status(request: web.Request) -> web.Response:
     who = access.caller(request)
     user = access.user_for(request, who)
-    match await request.app[STORE].status(access.pool_for(request), user):
+    ticket_id = request.query.get("ticket_id", "")
+    match await request.app[STORE].status(access.pool_for(request), user, ticket=ticket_id):
         case Unknown():
             raise _unknown(user)
         case Ticket() as ticket:
             return _answer(request, who, ticket)
+
+
+@routes.post("/admin/queue/cancel/{user_id}")
+async def cancel(request: web.Request) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    user = wire.read_user(request)
+    body = await wire.read_body(request, wire.CancelBody)
+    pool = access.pool_for(request)
+    match await request.app[STORE].cancel(pool, user, ticket=body.ticket_id or ""):
+        case Left(previous, status):
+            return wire.answer(
+                {"user_id": user, "pool": pool, "previous_status": previous, "status": status}
+            )
+        case Unknown():
+            raise _unknown(user)
+
+
+def _priority(who: Caller, own: str | None, named: str | None) -> str:
+    """The class of a new ticket: trusted callers may name any, others have the one that an admin
+    gave the user or the key (``own``).
+
+    Raises:
+        Forbidden: a class that is not the caller's.
+    """
+    own = own or DEFAULT_PRIORITY
+    if named in (None, own) or who.kind in (Kind.SERVICE, Kind.ADMIN):
+        return named or own
+    raise Forbidden(f"priority: yours is {own!r}", field="priority")
 
 
 def _pool_of_model(request: web.Request, model: str) -> str:
@@ -135,7 +179,7 @@ def _pool_of_model(request: web.Request, model: str) -> str:
 def _answer(request: web.Request, who: Caller, ticket: Ticket) -> web.Response:
     view = wire.ticket_view(ticket)
     token = request.app[GATEKEEPER].renewal_for(who)
-    return web.json_response({**view, "token": token} if token else view)
+    return wire.answer({**view, "token": token} if token else view)
 
 
 def _seen(ticket: Ticket) -> dict[str, Any]:

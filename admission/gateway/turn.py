@@ -29,16 +29,25 @@ class TurnLost(Exception):
 
 @asynccontextmanager
 async def hold(
-    store: RedisStore, pool: str, user: str, *, message: str, concurrency: int
+    store: RedisStore,
+    pool: str,
+    user: str,
+    *,
+    message: str,
+    concurrency: int,
+    request: str = "",
 ) -> AsyncIterator[None]:
     """Hold a place in ``user``'s session for one request.
+
+    Args:
+        request: the id under which it waited for its slot, in a request pool.
 
     Raises:
         Busy: no session, or ``concurrency`` requests of it already run.
         TurnLost: inside the block, when the right ended while the request ran.
         StoreUnavailable: Redis is away at the begin; later it is waited for.
     """
-    request = uuid.uuid4().hex
+    request = request or uuid.uuid4().hex
 
     async def take() -> Outcome:
         return await store.use(

@@ -8,8 +8,11 @@ Redis Cluster; keys of no pool carry ``{_global}`` and never meet a pool's keys 
 
 from typing import NamedTuple
 
-LAYOUT = 1
-"""Version of everything below. A service refuses a Redis written by a newer layout."""
+LAYOUT = 2
+"""Version of everything below. A service reads the older ones and refuses a newer.
+
+1: a ticket's facts as JSON. 2: as MessagePack, without what is empty; request pools.
+"""
 
 
 class Key(NamedTuple):
@@ -21,34 +24,72 @@ class Key(NamedTuple):
 
 
 POOL_KEYS: tuple[Key, ...] = (
-    Key("queue", "zset", "waiting ticket -> score: (t_ms - head start) * 4096 + sequence"),
+    Key(
+        "queue",
+        "zset",
+        "waiting ticket -> (t_ms - head start) * 4096 + sequence; in a request pool each user's"
+        " first -> start tag",
+    ),
     Key("skipped", "zset", "waiting ticket whose presence lapsed -> when it is abandoned (ms)"),
     Key("drafts", "zset", "ticket holding a reserved slot -> deadline (ms)"),
     Key("sessions", "zset", "ticket using its slot -> hard deadline (ms)"),
     Key("finishing", "zset", "ended ticket whose last answer still runs -> deadline (ms)"),
     Key("presence", "zset", "waiting ticket that attached -> presence deadline (ms)"),
     Key("timeouts", "zset", "waiting ticket -> queue timeout (ms), when one is set"),
-    Key("unused", "zset", "auto-confirmed session not used yet -> deadline (ms)"),
+    Key("unused", "zset", "session not used yet, or a request's lease -> deadline (ms)"),
     Key("idle", "zset", "session -> when it counts as idle while others wait (ms)"),
     Key("ended", "zset", "disconnected ticket -> when it is forgotten (ms)"),
-    Key("tickets", "hash", "ticket -> its facts as JSON"),
-    Key("users", "hash", "user -> the user's latest ticket"),
+    Key("tickets", "hash", "ticket -> its facts as MessagePack"),
+    Key("users", "hash", "user, or in a request pool also user and request -> latest ticket"),
     Key(
-        "pool", "hash", "defaults, set:* (settings), *_total (counters), t_ms, seq (clock), life_ms"
+        "pool",
+        "hash",
+        "defaults, set:* (settings), *_total (counters), pass_*, t_ms, seq, arrivals, virtual"
+        " (clocks)",
     ),
-    Key("told", "hash", "ticket -> position or moment last announced; soon:ticket -> warned"),
+    Key("told", "hash", "ticket -> place and instant (or draft's moment) last told; soon:ticket"),
     Key("waits", "list", "the newest 200 waits of admitted tickets (ms)"),
     Key("workers", "hash", "worker -> its facts as JSON"),
     Key("ready", "zset", "worker that may get requests -> heartbeat deadline (ms)"),
+    Key("backlog", "zset", "user and ticket of a request that is not the user's first -> 0"),
+    Key("lanes", "hash", "user of a request pool -> first, running, skipped tickets (MessagePack)"),
+    Key("shares", "zset", "user of a request pool -> finish tag in virtual time"),
+    Key("lives", "list", "the newest 400 sessions that ended, as when:how long (ms)"),
+    Key("forecast", "hash", "curves (of slots to come free), learned (sums), served (counter)"),
+    Key("promises", "zset", "some who wait -> by when they were told to be served at most (ms)"),
 )
+
+USER_KEYS: tuple[Key, ...] = (
+    Key(
+        "threads",
+        "hash",
+        "conversation -> its facts as JSON; the key expires 24 h after its last use",
+    ),
+    Key(
+        "messages:THREAD",
+        "list",
+        "one conversation's messages as JSON, oldest first; expires alike",
+    ),
+)
+"""Keys of one user, named ``vestibule:{user:USER}:<name>``: users spread over a Redis Cluster. A
+pool's name has no colon, so that no pool is ever mistaken for a user."""
 
 USER_CHANNEL = "queue_status:"
 """Prefix of the channel that tells one user's news, as JSON (DESIGN section 6)."""
 
 
+CHANGED_CHANNELS = "vestibule:{*}:changed"
+"""Pattern of the channels that tell the processes serving a pool what changed, as JSON."""
+
+
 def pool_key(pool: str, name: str) -> str:
     """The full name of one key of a pool."""
     return f"vestibule:{{{pool}}}:{name}"
+
+
+def user_key(user: str, name: str) -> str:
+    """The full name of one key of a user."""
+    return f"vestibule:{{user:{user}}}:{name}"
 
 
 def pool_keys(pool: str) -> list[str]:
@@ -58,4 +99,11 @@ def pool_keys(pool: str) -> list[str]:
 
 LAYOUT_KEY = "vestibule:{_global}:layout"  # string: LAYOUT of the newest service that wrote here
 POOLS_KEY = "vestibule:{_global}:pools"  # set: the names of all pools
-SIGNING_KEY = "vestibule:{_global}:signing_key"  # string: signs user tokens, made once
+
+# Tables of who may call: hashes that every process copies (see key_store).
+KEYS_KEY = "vestibule:{_global}:keys"  # hash: key's id -> facts as JSON, its text only as SHA-256
+PROJECTS_KEY = "vestibule:{_global}:projects"  # hash: project -> its facts as JSON
+PRIORITIES_KEY = "vestibule:{_global}:priorities"  # hash: user -> the user's priority class
+SIGNING_KEYS_KEY = "vestibule:{_global}:signing_keys"  # hash: number -> private key, from when
+VERSIONS_KEY = "vestibule:{_global}:versions"  # hash: one of these tables -> new at each change
+RATES_PREFIX = "vestibule:{_global}:rates"  # of lists: times (s) of the latest calls of someone

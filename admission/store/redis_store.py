@@ -4,18 +4,19 @@ Knows how to call the scripts and read their replies; the rules themselves are i
 """
 
 import json
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from admission import logs
 from admission.clock import Clock
 from admission.domain import (
     DEFAULT_POOL,
+    DEFAULT_PRIORITY,
+    Change,
+    Places,
     PoolMetrics,
     PoolPolicy,
     Queued,
@@ -34,20 +35,24 @@ from admission.outcomes import (
     Left,
     NoSession,
     NotConfirmed,
+    Occupied,
     Passed,
     Refused,
     Reported,
     SessionBusy,
     Unknown,
 )
-from admission.store import names, scripts
-from admission.store.news import users_with_news
+from admission.store import names
+from admission.store.calls import Calls
+from admission.store.key_store import KeyStore
+from admission.store.news import changes
+from admission.store.rate_store import RateStore
+from admission.store.scripts import Reply
+from admission.store.thread_store import ThreadStore
 
+PASS_STEP = 100  # tickets one script looks at in a pass: some ms of Redis' time
 WORKER_LEASE_MS = 30_000
 """How long a worker's report is good for (DESIGN section 9)."""
-
-log = logging.getLogger(__name__)
-moves = logging.getLogger("admission.transitions")
 
 
 class RedisStore:
@@ -61,21 +66,19 @@ class RedisStore:
         """``policy`` is the service's; None in a process that only runs ticks, which takes the one
         the service left in Redis: two processes must not hold to two capacities."""
         self._redis = redis
-        self._clock = clock
+        self.keys = KeyStore(redis)
+        self.rates = RateStore(redis)
+        self.threads = ThreadStore(redis, clock)
         self._policy = policy
-        self._contracts = {name: scripts.contract(name) for name in scripts.script_names()}
-        self._scripts = {
-            name: redis.register_script(scripts.source(name)) for name in self._contracts
-        }
+        self._calls = Calls(redis, clock, policy)
 
     async def load(self) -> None:
         """Send every script to Redis, which compiles it: a bad one fails here, not under load.
         Leave the service's settings there."""
-        for name in self._contracts:
-            await self._answer(self._redis.script_load(scripts.source(name)))
+        await self._calls.load()
         if self._policy is not None:
             for pool in await self.pools():
-                await self._run("configure", pool, changes="{}")
+                await self._calls.run("configure", pool, changes="{}")
 
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers."""
@@ -89,35 +92,36 @@ class RedisStore:
         user: str,
         *,
         ticket: str,
+        request: str = "",
         auto_confirm: bool = False,
         will_return: bool = False,
         client: str = "",
-        model: str = "",
-        head_start_ms: int = 0,
+        priority: str = DEFAULT_PRIORITY,
     ) -> Joined | Refused:
-        """Give ``user`` a place (``ticket`` is the id of a new one), or the one they have."""
-        reply = await self._run(
+        """Give ``user`` a place (``ticket`` is for the id of a new one), or the one they have; in a
+        request pool a place for each ``request``."""
+        reply = await self._calls.run(
             "join",
             pool,
             user=user,
             ticket=ticket,
+            request=request,
             auto_confirm=int(auto_confirm),
             will_return=int(will_return),
             client=client,
-            model=model,
-            head_start_ms=head_start_ms,
+            priority=priority,
         )
         match reply.tag:
-            case "full" | "paused":
-                return Refused(reply.tag)
-            case tag:
-                return Joined(Ticket.of(reply.payload), new=tag == "joined")
+            case "joined" | "known":
+                return Joined(Ticket.of(reply.payload), new=reply.tag == "joined")
+            case reason:
+                return Refused(reason)
 
     async def confirm(
         self, pool: str, user: str, *, ticket: str = ""
     ) -> Confirmed | NotConfirmed | Unknown:
         """Draft to session; already confirmed is the same session."""
-        reply = await self._run("confirm", pool, user=user, ticket=ticket)
+        reply = await self._calls.run("confirm", pool, user=user, ticket=ticket)
         match reply.tag:
             case "confirmed" | "active":
                 return Confirmed(Ticket.of(reply.payload))
@@ -127,19 +131,20 @@ class RedisStore:
                 return NotConfirmed(reason, Ticket.of(reply.payload))
 
     async def leave(
-        self, pool: str, user: str, *, client: str = "", ticket: str = "", reason: str = "left"
+        self, pool: str, user: str, *, client: str = "", ticket: str = ""
     ) -> Left | Unknown:
         """End the turn, or with ``client`` only detach that chat."""
-        reply = await self._run(
-            "leave", pool, user=user, client=client, ticket=ticket, reason=reason
-        )
-        if reply.tag == "unknown":
-            return Unknown()
-        return Left(Status(reply.payload["previous"]), Status(reply.payload["status"]))
+        return _left(await self._calls.run("leave", pool, user=user, client=client, ticket=ticket))
 
-    async def heartbeat(self, pool: str, user: str, *, client: str = "") -> Alive | Ended | Unknown:
-        """Renew presence, or with ``client`` the use of the session."""
-        reply = await self._run("heartbeat", pool, user=user, client=client)
+    async def cancel(self, pool: str, user: str, *, ticket: str = "") -> Left | Unknown:
+        """An admin's word: end the turn and cut what runs."""
+        return _left(await self._calls.run("cancel", pool, user=user, ticket=ticket))
+
+    async def heartbeat(
+        self, pool: str, user: str, *, client: str = "", ticket: str = ""
+    ) -> Alive | Ended | Unknown:
+        """Renew presence, with ``client`` the use of the session, or a request pool's lease."""
+        reply = await self._calls.run("heartbeat", pool, user=user, client=client, ticket=ticket)
         match reply.tag:
             case "alive":
                 return Alive(Ticket.of(reply.payload))
@@ -148,9 +153,9 @@ class RedisStore:
             case _:
                 return Unknown()
 
-    async def status(self, pool: str, user: str) -> Ticket | Unknown:
-        """The user's latest ticket, without any side effect."""
-        reply = await self._run("status", pool, user=user)
+    async def status(self, pool: str, user: str, *, ticket: str = "") -> Ticket | Unknown:
+        """The user's latest ticket, or in a request pool the one named; without any side effect."""
+        reply = await self._calls.run("status", pool, user=user, ticket=ticket)
         return Unknown() if reply.tag == "unknown" else Ticket.of(reply.payload)
 
     # --- requests of a session -----------------------------------------------------------------
@@ -159,7 +164,7 @@ class RedisStore:
         self, pool: str, user: str, *, request: str, message: str = "", concurrency: int
     ) -> Passed | SessionBusy | NoSession:
         """Begin or renew one request; only who holds a slot passes."""
-        reply = await self._run(
+        reply = await self._calls.run(
             "use", pool, user=user, request=request, message=message, concurrency=concurrency
         )
         match reply.tag:
@@ -172,34 +177,89 @@ class RedisStore:
 
     async def done(self, pool: str, *, ticket: str, request: str) -> None:
         """One request is over. Idempotent."""
-        await self._run("done", pool, ticket=ticket, request=request)
+        await self._calls.run("done", pool, ticket=ticket, request=request)
 
     # --- the tick --------------------------------------------------------------------------------
 
     async def expire(self, pool: str) -> int | None:
         """End what is due, offer what is free; ms until the next deadline, None without one."""
-        reply = await self._run("expire", pool)
+        reply = await self._calls.run("expire", pool)
         next_ms: int | None = reply.payload.get("next_ms")
         return next_ms
 
-    async def announce(self, pool: str) -> int:
-        """Tell who waits what changed; the number of messages."""
-        told: int = (await self._run("announce", pool)).payload["told"]
-        return told
+    async def announce(self, pool: str, *, pace_ms: int = 0) -> int:
+        """Tell who waits, or holds a slot, what changed; the number of messages.
+
+        Nothing when the last pass, of whichever process, began less than ``pace_ms`` ago.
+        """
+        told = await self._pass("announce", pool, pace_ms=pace_ms)
+        return 0 if told is None else told + (await self._pass("remind", pool) or 0)
+
+    async def _pass(self, name: str, pool: str, **given: int) -> int | None:
+        """Run a script step by step, so that none keeps Redis from others; what they told."""
+        told, cursor = 0, ""
+        while True:
+            reply = await self._calls.run(name, pool, cursor=cursor, limit=PASS_STEP, **given)
+            if reply.tag == "early":
+                return None
+            told += int(reply.payload["told"])
+            cursor = reply.payload.get("cursor", "")
+            if not cursor:
+                return told
+
+    # --- those attached to a process -------------------------------------------------------------
+
+    async def attend(self, pool: str, tickets: Sequence[str]) -> None:
+        """Renew the presence of those of ``tickets`` that wait; 1 to 1,000 of them."""
+        await self._calls.run("attend", pool, tickets=json.dumps(tickets))
+
+    async def positions(self, pool: str, tickets: Sequence[str]) -> Places:
+        """Where 1 to 1,000 tickets stand, without any side effect."""
+        return Places(
+            **(await self._calls.run("positions", pool, tickets=json.dumps(tickets))).payload
+        )
 
     # --- the pool ----------------------------------------------------------------------------
 
     async def metrics(self, pool: str) -> PoolMetrics:
-        return PoolMetrics(**(await self._run("metrics", pool)).payload)
+        return PoolMetrics(**(await self._calls.run("metrics", pool)).payload)
 
     async def waiting(self, pool: str, *, offset: int, limit: int) -> list[Queued]:
         """One page of the queue, in order; ``limit`` is at most 1000."""
-        reply = await self._run("list", pool, offset=offset, limit=limit)
+        reply = await self._calls.run("list", pool, offset=offset, limit=limit)
         return [Queued(**item) for item in reply.payload.get("items", [])]
 
-    async def configure(self, pool: str, changes: dict[str, Any]) -> None:
+    async def configure(self, pool: str, changes: dict[str, Any]) -> None | Occupied:
         """Keep settings (names of PoolPolicy) that win over the defaults; None forgets one."""
-        await self._run("configure", pool, changes=json.dumps(changes))
+        reply = await self._calls.run("configure", pool, changes=json.dumps(changes))
+        if reply.tag == "occupied":
+            return Occupied()
+        await self._add(pool)
+        return None
+
+    async def pause(self, pool: str, paused: bool | None) -> None:
+        """Stop admitting, or go on; None is the service's own setting."""
+        await self._calls.run("pause", pool, paused=json.dumps(paused))
+        await self._add(pool)
+
+    async def set_capacity(self, pool: str, capacity: int | str | None) -> int:
+        """Slots, "auto" or None for the service's own setting; the slots there are now."""
+        reply = await self._calls.run("set_capacity", pool, capacity=json.dumps(capacity))
+        await self._add(pool)
+        slots: int = reply.payload["capacity"]
+        return slots
+
+    async def close_pool(self, pool: str) -> None | Occupied:
+        """End everybody's turn there and forget the pool; not while a worker serves it."""
+        tag = "closing"
+        while tag == "closing":
+            tag = (await self._calls.run("close_pool", pool)).tag
+        if tag == "staffed":
+            return Occupied()
+        await self._answer(self._redis.srem(names.POOLS_KEY, pool))
+        return None
+
+    async def _add(self, pool: str) -> None:
         await self._answer(self._redis.sadd(names.POOLS_KEY, pool))
 
     async def pools(self) -> list[str]:
@@ -224,7 +284,7 @@ class RedisStore:
         ``identity`` (url, kind, upstream_key) stays until it registers again.
         """
         facts = {"slots": slots, "token_hash": token_hash, "identity": json.dumps(identity)}
-        reply = await self._run(
+        reply = await self._calls.run(
             "register_worker",
             pool,
             worker=worker,
@@ -252,7 +312,7 @@ class RedisStore:
             facts["reason"] = report.reason
         if identity is not None:
             facts["identity"] = json.dumps(identity)
-        reply = await self._run(
+        reply = await self._calls.run(
             "report_worker",
             pool,
             worker=worker,
@@ -274,7 +334,7 @@ class RedisStore:
         self, pool: str, worker: str, *, token_hash: str = ""
     ) -> None | Unknown | Foreign:
         """No new requests for it; with ``token_hash`` only by its own token."""
-        reply = await self._run("drain_worker", pool, worker=worker, token_hash=token_hash)
+        reply = await self._calls.run("drain_worker", pool, worker=worker, token_hash=token_hash)
         match reply.tag:
             case "unknown":
                 return Unknown()
@@ -285,30 +345,24 @@ class RedisStore:
 
     async def release_worker(self, pool: str, worker: str) -> bool:
         """Forget a worker; False when there was none."""
-        return (await self._run("release_worker", pool, worker=worker)).tag == "released"
+        return (await self._calls.run("release_worker", pool, worker=worker)).tag == "released"
 
     async def workers(self, pool: str) -> list[Worker]:
         """The registry, sorted by id."""
-        payload = (await self._run("list_workers", pool)).payload
+        payload = (await self._calls.run("list_workers", pool)).payload
         found = [_worker(pool, facts) for facts in payload.get("workers", [])]
         return sorted(found, key=lambda worker: worker.worker_id)
 
     async def expire_workers(self, pool: str) -> list[str]:
         """Ids of the workers that just fell silent."""
-        lost: list[str] = (await self._run("expire_workers", pool)).payload.get("lost", [])
+        lost: list[str] = (await self._calls.run("expire_workers", pool)).payload.get("lost", [])
         return lost
 
     # --- of no pool --------------------------------------------------------------------------
 
-    def users_with_news(self) -> AsyncIterator[str | None]:
-        """Ids of users whose news was published; None when some may have been missed."""
-        return users_with_news(self._redis)
-
-    async def signing_key(self, new: str) -> str:
-        """The key that signs user tokens: ``new`` for the first caller, then the same for all."""
-        await self._answer(self._redis.set(names.SIGNING_KEY, new, nx=True))
-        key: bytes = await self._answer(self._redis.get(names.SIGNING_KEY))
-        return key.decode()
+    def changes(self) -> AsyncIterator[Change]:
+        """What changed, as it happens; and when some of it may have been missed."""
+        return changes(self._redis)
 
     async def _answer(self, call: Any) -> Any:
         try:
@@ -316,38 +370,11 @@ class RedisStore:
         except (RedisError, OSError) as error:
             raise StoreUnavailable from error
 
-    async def _run(self, name: str, pool: str, **given: str | int) -> scripts.Reply:
-        contract = self._contracts[name]
-        given |= {"now_ms": self._clock.now_ms(), "policy": self._policy_json(pool)}
-        try:
-            raw = await self._scripts[name](
-                keys=names.pool_keys(pool), args=scripts.arguments(contract, given)
-            )
-        except (RedisError, OSError) as error:
-            logs.event(log, "store_failed", logging.WARNING, script=name, error=error)
-            raise StoreUnavailable from error
-        reply = scripts.parse(contract, raw)
-        for move in reply.transitions:
-            _log_move(pool, move)
-        return reply
 
-    def _policy_json(self, pool: str) -> str:
-        policy = asdict(self._policy) if self._policy else {}
-        known = {key: value for key, value in policy.items() if value is not None}
-        return json.dumps({"pool": pool, **known}, separators=(",", ":"))
-
-
-def _log_move(pool: str, move: scripts.Transition) -> None:
-    logs.event(
-        moves,
-        "ticket_moved",
-        pool=pool,
-        ticket_id=move.ticket_id,
-        user_id=move.user_id,
-        source=move.source or "new",
-        target=move.target,
-        reason=move.reason,
-    )
+def _left(reply: Reply) -> Left | Unknown:
+    if reply.tag == "unknown":
+        return Unknown()
+    return Left(Status(reply.payload["previous"]), Status(reply.payload["status"]))
 
 
 def _worker(pool: str, facts: dict[str, Any]) -> Worker:

@@ -3,14 +3,18 @@
 Knows the files and their headers; not what the replies mean (``redis_store``).
 
 The header of a script is its contract and is executed: ``ARGV`` names what a call must pass and in
-which order, ``RETURNS`` the tags it may answer. A wrong call fails at once, by name.
+which order, ``RETURNS`` the tags it may answer. A wrong call fails at once, by name. ``USES`` names
+the parts of the library that a script which only reads can do with: to Redis a script is a function
+that makes the whole library anew at each call.
 """
 
-import json
+import hashlib
 import re
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+
+import msgspec
 
 from admission.store.names import POOL_KEYS
 
@@ -18,10 +22,19 @@ LIBRARY = (
     "clock",
     "ticket",
     "pool",
+    "order",
     "publish",
+    "learn",
+    "forecast",
     "estimate",
     "view",
-    "transitions",
+    "told",
+    "enqueue",
+    "presence",
+    "finish",
+    "offer",
+    "admit",
+    "disconnect",
     "settle",
 )
 """The files of ``lua/lib`` in the order in which they build on each other."""
@@ -36,6 +49,22 @@ class Contract:
     name: str
     arguments: tuple[str, ...]
     tags: tuple[str, ...]
+    uses: tuple[str, ...] = LIBRARY
+
+
+@dataclass(frozen=True)
+class Script:
+    """One script as Redis gets it: its text, and the hash by which a call names it."""
+
+    contract: Contract
+    source: str
+    sha: bytes
+
+    @classmethod
+    def named(cls, name: str) -> "Script":
+        text = source(name)
+        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        return cls(contract(name), text, sha.encode())
 
 
 @dataclass(frozen=True)
@@ -68,23 +97,28 @@ def read_contract(text: str) -> Contract:
     """Parse a script's header.
 
     Raises:
-        ValueError: the header is missing or has no ARGV or RETURNS section.
+        ValueError: the header is missing, has no ARGV or RETURNS section, or USES no such part.
     """
     header = _HEADER.match(text)
     if not header:
         raise ValueError("a script begins with --[[, its name and what it guarantees")
-    sections = re.split(r"^(ARGV|RETURNS)\n", header["guarantee"], flags=re.MULTILINE)
-    if sections[1::2] != ["ARGV", "RETURNS"]:
+    parts = re.split(r"^(ARGV|RETURNS|USES)\n", header["guarantee"], flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    if list(sections)[:2] != ["ARGV", "RETURNS"]:
         raise ValueError(f"{header['name']}: needs the sections ARGV and RETURNS")
-    names = [tuple(re.findall(r"^  (\w+)  ", part, re.MULTILINE)) for part in sections[2::2]]
-    return Contract(header["name"], names[0], names[1])
+    named = [re.findall(r"^  (\w+)  ", sections[key], re.MULTILINE) for key in ("ARGV", "RETURNS")]
+    uses = sections["USES"].split() if "USES" in sections else LIBRARY
+    if unknown := set(uses) - set(LIBRARY):
+        raise ValueError(f"{header['name']}: uses {', '.join(sorted(unknown))}, which there is not")
+    ordered = tuple(part for part in LIBRARY if part in uses)
+    return Contract(header["name"], tuple(named[0]), tuple(named[1]), ordered)
 
 
 def source(name: str) -> str:
     """The Lua text sent to Redis for one script: keys by name, the library, the script."""
     folder = files("admission.store") / "lua"
     keys = ", ".join(f"{key.name} = KEYS[{i}]" for i, key in enumerate(POOL_KEYS, 1))
-    library = [(folder / "lib" / f"{part}.lua").read_text() for part in LIBRARY]
+    library = [(folder / "lib" / f"{part}.lua").read_text() for part in contract(name).uses]
     script = (folder / f"{name}.lua").read_text()
     return "\n".join([f"local K = {{ {keys} }}", *library, script])
 
@@ -95,22 +129,24 @@ def contract(name: str) -> Contract:
     return read_contract((folder / f"{name}.lua").read_text())
 
 
-def arguments(contract: Contract, given: dict[str, str | int]) -> list[str | int]:
-    """Put named arguments in the order of the header.
+def arguments(contract: Contract, given: dict[str, str | int]) -> list[bytes]:
+    """Put named arguments in the order of the header, as bytes.
 
     Raises:
         TypeError: a name is missing or unknown.
+        UnicodeEncodeError: a text that cannot be sent.
     """
     if set(given) != set(contract.arguments):
         raise TypeError(f"{contract.name} takes {contract.arguments}, got {tuple(given)}")
-    return [given[name] for name in contract.arguments]
+    return [str(given[name]).encode() for name in contract.arguments]
 
 
 def parse(contract: Contract, raw: list[bytes]) -> Reply:
     """Turn a script's raw answer into a Reply."""
-    tag, payload, moved = raw[0].decode(), json.loads(raw[1]), json.loads(raw[2])
+    tag, payload = raw[0].decode(), msgspec.json.decode(raw[1])
     assert tag in contract.tags, f"{contract.name} answered {tag!r}, not one of {contract.tags}"
-    return Reply(tag, payload, tuple(_transition(move) for move in moved))
+    moved = () if raw[2] == b"[]" else map(_transition, msgspec.json.decode(raw[2]))
+    return Reply(tag, payload, tuple(moved))
 
 
 def _transition(move: dict[str, str]) -> Transition:

@@ -10,11 +10,12 @@ from tests.conftest import DEADLINE_S
 
 
 class Events:
-    """The events of one stream; ``ids`` and ``pings`` seen so far."""
+    """The events of one stream; ``ids``, ``retry_ms`` and ``pings`` seen so far."""
 
     def __init__(self, response: ClientResponse) -> None:
         self._response = response
         self.ids: list[int] = []
+        self.retry_ms: list[int] = []
         self.pings = 0
 
     async def next(self) -> dict[str, Any] | None:
@@ -26,6 +27,7 @@ class Events:
                     continue
                 assert block["event"] == " ticket"
                 self.ids.append(int(block["id"]))
+                self.retry_ms += [int(block["retry"])] if "retry" in block else []
                 ticket: dict[str, Any] = json.loads(block["data"])
                 return ticket
         return None

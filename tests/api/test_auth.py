@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from admission.auth import TOKEN_LIFE_S
+from admission.signing import SigningKey
 from tests.api.calls import Caller, caller_of, raw_call
 from tests.api.conftest import Served
 from tests.conftest import Service
@@ -48,7 +49,9 @@ async def signed(service: Service, **changes: Any) -> str:
     """A user token as the service would sign it, but for ``changes``."""
     now_s = int(time.time())
     claims = {"iss": "vestibule", "sub": "ada", "iat": now_s, "exp": now_s + TOKEN_LIFE_S}
-    return jwt.encode({**claims, **changes}, await service.store.signing_key("-"), "HS256")
+    (text,) = (await service.store.keys.rows("signing_keys")).values()
+    key = SigningKey.read(text)
+    return jwt.encode({**claims, **changes}, key.private, "EdDSA", headers={"kid": key.kid})
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,23 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
-from admission.api import events
-from admission.store.names import USER_CHANNEL, pool_key
+from admission import news
+from admission.api import streams
+from admission.store.names import pool_key
 from tests.api.calls import Caller, caller_of
 from tests.api.conftest import Served
 from tests.api.stream import Events
@@ -46,7 +54,8 @@ async def test_the_snapshot_comes_first_and_is_the_whole_view(call: Caller, foll
     async with follow("ada") as stream:
         ticket = await stream.next()
     assert ticket is not None
-    assert set(ticket) == VIEW
+    assert set(ticket) == VIEW | {"because"}
+    assert ticket.pop("because") is None
     assert ticket == (await call("GET", "/queue/status/ada")).json
 
 
@@ -95,6 +104,119 @@ async def test_who_waits_hears_the_new_place_after_a_tick(
     assert (first["position"], second["position"]) == (2, 1)
 
 
+async def test_all_who_wait_are_told_by_a_few_calls(
+    call: Caller, follow: Follow, service: Service, redis: Redis
+) -> None:
+    await service.capacity(0)
+    users = [f"u{number}" for number in range(30)]
+    for user in users:
+        await call("POST", f"/queue/join/{user}")
+    async with AsyncExitStack() as streams:
+        followed = [await streams.enter_async_context(follow(user)) for user in users]
+        for stream in followed:
+            await stream.next()
+        await redis.config_resetstat()
+        await call("POST", "/queue/leave/u0")
+        told = [await stream.next() for stream in followed[1:]]
+        calls = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    assert [ticket and ticket["position"] for ticket in told] == list(range(1, 30))
+    assert calls < 10
+
+
+async def test_who_is_passed_is_told_so(served: Served) -> None:
+    async with served(VESTIBULE_PRIORITIES="vip=60") as service:
+        call = caller_of(service)
+        await service.capacity(0)
+        await call("POST", "/queue/join/ada")
+        async with following(call, "ada") as stream:
+            seen = [await stream.next()]
+            await call("POST", "/queue/join/bob", {"priority": "vip"})
+            seen.append(await stream.next())
+            await call("POST", "/queue/leave/bob")
+            seen.append(await stream.next())
+    told = [(ticket["position"], ticket["because"]) for ticket in seen if ticket]
+    assert told == [(1, None), (2, "passed"), (1, None)]
+
+
+async def test_other_slots_are_told_as_the_cause(
+    call: Caller, follow: Follow, service: Service
+) -> None:
+    for user in ("ada", "bob", "cy"):
+        await call("POST", f"/queue/join/{user}")
+    await service.tick()
+    async with follow("cy") as stream:
+        await stream.next()
+        await call("POST", "/queue/leave/bob")
+        await stream.next()  # told in a pass over a pool of one slot
+        await service.capacity(0)
+        await service.tick()
+        ticket = await stream.next()
+    assert ticket is not None
+    assert (ticket["estimated_wait"], ticket["because"]) == (None, "capacity")
+
+
+@pytest.mark.parametrize(
+    ("given", "first"), [("41", 42), ("", 1), ("-3", 1), ("x", 1), ("9" * 40, 1)]
+)
+async def test_a_client_that_comes_back_goes_on(call: Caller, given: str, first: int) -> None:
+    await call("POST", "/queue/join/ada")
+    path, headers = "/queue/events/ada", {"Last-Event-ID": given}
+    async with call.open("GET", path, headers=headers) as response:
+        stream = Events(response)
+        ticket = await stream.next()
+        assert ticket is not None
+        await call("POST", "/queue/leave/ada")
+        await stream.next()
+    assert stream.ids == [first, first + 1]
+    assert stream.retry_ms[0] == 2_000
+    assert stream.retry_ms[-1] > 60_000  # the turn is over: nothing to come back for soon
+
+
+async def deaf_client(service: Service, path: str) -> socket.socket:
+    """One who asks for a stream and has little room for what comes."""
+    deaf, loop = socket.socket(), asyncio.get_running_loop()
+    deaf.setblocking(False)
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    address = urlsplit(service.url)
+    await loop.sock_connect(deaf, (address.hostname, address.port))
+    key = f"Authorization: Bearer {service.service_key}"
+    await loop.sock_sendall(deaf, f"GET {path} HTTP/1.1\r\nHost: x\r\n{key}\r\n\r\n".encode())
+    return deaf
+
+
+async def rest_of(deaf: socket.socket) -> bytes:
+    """What came for it after all, until it is let go."""
+    came = b""
+    async with asyncio.timeout(DEADLINE_S):
+        with suppress(ConnectionResetError):
+            while more := await asyncio.get_running_loop().sock_recv(deaf, 65_536):
+                came += more
+    deaf.close()
+    return came
+
+
+async def test_who_does_not_read_is_let_go_and_delays_nobody(
+    call: Caller, follow: Follow, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WRITE_S", 0.5)
+    monkeypatch.setattr(streams, "SEND_BUFFER_BYTES", 1)  # the kernel gives its least
+    monkeypatch.setattr(news, "PLACES_S", 0.0)
+    await service.capacity(0)
+    ahead = [f"u{number}" for number in range(60)]
+    for user in (*ahead, "ada"):
+        await call("POST", f"/queue/join/{user}")
+    deaf = await deaf_client(service, "/queue/events/ada")
+    async with follow("ada") as stream:
+        await stream.next()
+        for place, user in enumerate(reversed(ahead)):
+            await call("POST", f"/queue/leave/{user}")
+            ticket = await stream.next()
+            assert ticket is not None
+            assert ticket["position"] == 60 - place
+    came = await rest_of(deaf)
+    assert 1 <= came.count(b"event: ticket") < 60
+
+
 async def test_a_deadline_is_told_with_its_reason(
     call: Caller, follow: Follow, service: Service
 ) -> None:
@@ -126,7 +248,7 @@ async def test_being_attached_is_presence(
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(events, "PING_S", 0.02)
+    monkeypatch.setattr(news, "PING_S", 0.02)
     await service.capacity(0)
     await call("POST", "/queue/join/ada")
     assert await presence_ms(redis) == []
@@ -149,7 +271,7 @@ async def test_a_flood_of_news_does_not_cost_the_presence(
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(events, "PING_S", 0.2)
+    monkeypatch.setattr(news, "PING_S", 0.2)
     await service.capacity(0)
     await call("POST", "/queue/join/ada")
     async with follow("ada") as stream:
@@ -158,7 +280,7 @@ async def test_a_flood_of_news_does_not_cost_the_presence(
         renewed = [service.clock.now_ms() + 60_000.0]
         async with asyncio.timeout(DEADLINE_S):
             while await presence_ms(redis) != renewed:
-                await redis.publish(f"{USER_CHANNEL}ada", "{}")
+                await redis.publish("vestibule:{default}:changed", '{"moved":["ada"]}')
                 await asyncio.sleep(0.02)
 
 

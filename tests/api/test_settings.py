@@ -154,6 +154,43 @@ def test_redis_is_named_by_url_or_by_parts(environ: dict[str, str], address: str
     assert read_settings(environ).redis_address() == address
 
 
+SENTINEL = {"VESTIBULE_REDIS_MODE": "sentinel", "VESTIBULE_REDIS_SENTINEL_MASTER": "m"}
+CLUSTER = {"VESTIBULE_REDIS_MODE": "cluster"}
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {**SENTINEL, "REDIS_URL": "rediss://user:secret@a:26379,b,[::1]:7/1"},
+        {**CLUSTER, "REDIS_URL": "redis://a:7000,b:7001/0"},
+        {**CLUSTER, "REDIS_HOST": "a"},
+    ],
+)
+def test_several_servers_are_named_in_one_url(environ: dict[str, str]) -> None:
+    assert read_settings(environ).redis_mode == environ["VESTIBULE_REDIS_MODE"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"VESTIBULE_REDIS_MODE": "many", "REDIS_URL": "redis://a"}, "VESTIBULE_REDIS_MODE"),
+        ({"REDIS_URL": "redis://a,b"}, "REDIS_URL"),
+        ({**CLUSTER, "REDIS_URL": "redis://a:7000,b:70000"}, "REDIS_URL"),
+        ({**CLUSTER, "REDIS_URL": "redis://a/1"}, "REDIS_URL"),
+        ({**CLUSTER, "REDIS_URL": "unix:///run/redis.sock"}, "REDIS_URL"),
+        (CLUSTER, "VESTIBULE_REDIS_MODE"),
+        (
+            {"VESTIBULE_REDIS_MODE": "sentinel", "REDIS_URL": "redis://a"},
+            "VESTIBULE_REDIS_SENTINEL_MASTER",
+        ),
+        ({"VESTIBULE_PROCESSES": "0"}, "VESTIBULE_PROCESSES"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(environ: dict[str, str], named: str) -> None:
+    (problem,) = problems(**environ)
+    assert problem.startswith(f"{named}: ")
+
+
 def test_the_switches_take_their_words() -> None:
     for word, value in {"on": True, "TRUE": True, "1": True, "off": False, "0": False}.items():
         assert read_settings({"VESTIBULE_REQUEUE": word}).requeue is value

@@ -22,6 +22,8 @@ VIEW = {
     "session_duration",
     "joined_at",
     "reason",
+    "priority",
+    "may_be_passed",
 }
 
 

@@ -93,7 +93,7 @@ async def test_a_removed_session_cuts_the_answer_at_its_next_renewal(
     monkeypatch.setattr(turn, "RENEW_S", 0.05)
     async with ada.streams() as response:
         await response.content.readany()
-        await service.store.leave(DEFAULT_POOL, "ada", reason="removed")
+        await service.store.cancel(DEFAULT_POOL, "ada")
         async with asyncio.timeout(2):
             with pytest.raises((ClientPayloadError, ServerDisconnectedError)):
                 await response.content.read()
@@ -111,7 +111,7 @@ async def test_a_session_removed_before_the_answer_begins_is_told_so(
     upstream.act = think
     asking = asyncio.create_task(ada.says(chat()))
     await upstream.begun.wait()
-    await service.store.leave(DEFAULT_POOL, "ada", reason="removed")
+    await service.store.cancel(DEFAULT_POOL, "ada")
     reply = await asyncio.wait_for(asking, 5)
     assert (reply.status, reply.json["error"]["code"]) == (429, "session_over")
 

@@ -36,7 +36,7 @@ def _modules(extra: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("command", ["worker", "scheduler", "owui"])
+@pytest.mark.parametrize("command", ["admission", "worker", "scheduler", "owui"])
 def test_a_command_runs_with_nothing_but_its_own_extra(command: str) -> None:
     missing = _modules("up") - _modules(command)
     assert missing

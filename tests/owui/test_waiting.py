@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from admission.app import create_app
 from admission.clock import ManualClock
-from admission.domain import DEFAULT_POOL
+from admission.domain import DEFAULT_POOL, Ticket
 from admission.store import names
 from admission.store.redis_store import RedisStore
 from tests.conftest import service_settings
@@ -206,7 +206,7 @@ async def test_who_is_taken_out_of_the_line_is_told(webui: WebUI) -> None:
     await webui.chat("ann").is_answered()
     bob = webui.chat("bob")
     await bob.sees(FIRST)
-    await webui.service.store.leave(DEFAULT_POOL, "bob", reason="removed")
+    await webui.service.store.cancel(DEFAULT_POOL, "bob")
     assert await bob.refusal() == "An administrator took you out of the line."
     assert (bob.last["done"], bob.last["hidden"]) == (True, True)
 
@@ -339,8 +339,15 @@ async def test_a_lost_ticket_is_taken_again(webui: WebUI, redis: Redis) -> None:
     await webui.chat("ann").is_answered()
     bob = webui.chat("bob")
     await bob.sees(FIRST)
-    await webui.service.store.leave(DEFAULT_POOL, "bob", reason="session_timeout")
+    lost = await webui.service.store.status(DEFAULT_POOL, "bob")  # as a failover may lose it
+    assert isinstance(lost, Ticket)
+    await redis.zrem(names.pool_key(DEFAULT_POOL, "queue"), lost.ticket_id)
+    await redis.hdel(names.pool_key(DEFAULT_POOL, "tickets"), lost.ticket_id)
+    await redis.hdel(names.pool_key(DEFAULT_POOL, "users"), "bob")
+    cem = webui.chat("cem")
+    await webui.has_in_line("cem")
     await webui.has_in_line("bob")
+    assert not cem.task.done()
     assert not bob.task.done()
 
 

@@ -99,6 +99,11 @@ def report(*, ready: bool = True, reason: str | None = None, slots: int = 1) -> 
     return WorkerReport(ready=ready, reason=reason, models=("m",), slots=slots)
 
 
+def name_of(key: bytes | str) -> str:
+    """The last part of a key of a pool."""
+    return (key.decode() if isinstance(key, bytes) else key).split(":")[-1]
+
+
 @dataclass
 class Ear:
     """Hears what is published for users, in the order in which it happened."""

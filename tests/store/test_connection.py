@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from admission.clock import RedisClock
 from admission.domain import DEFAULT_POOL, PoolPolicy
 from admission.errors import StoreUnavailable
-from admission.store import names
+from admission.store import connection, names
 from admission.store.connection import UnfitServer, check_server, open_redis
 from admission.store.redis_store import RedisStore
 from infra import embedded
@@ -90,6 +90,34 @@ async def test_an_older_layout_is_taken_over(redis: Redis) -> None:
     assert await redis.get(names.LAYOUT_KEY) == str(names.LAYOUT).encode()
 
 
+async def test_of_two_that_start_at_once_the_newer_layout_stays(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer one writes between the older one's look at the server and its claim."""
+
+    async def newer_wrote(*_: object) -> list[dict[str, object]]:
+        await redis.set(names.LAYOUT_KEY, names.LAYOUT + 1)
+        return []
+
+    monkeypatch.setattr(connection, "_about_masters", newer_wrote)
+    with pytest.raises(UnfitServer, match="upgrade Vestibule"):
+        await check_server(redis)
+    assert await redis.get(names.LAYOUT_KEY) == str(names.LAYOUT + 1).encode()
+
+
+async def test_a_layout_that_is_no_number_is_refused_and_kept(redis: Redis) -> None:
+    await redis.set(names.LAYOUT_KEY, "mine")
+    with pytest.raises(UnfitServer, match="'mine'.*no layout"):
+        await check_server(redis)
+    assert await redis.get(names.LAYOUT_KEY) == b"mine"
+
+
+async def test_a_replica_is_refused(server_with: Callable[..., Server]) -> None:
+    redis = server_with("--replicaof", "127.0.0.1 1").client
+    with pytest.raises(UnfitServer, match="name its master"):
+        await check_server(redis)
+
+
 async def test_missing_persistence_is_a_warning(
     server_with: Callable[..., Server], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,3 +170,10 @@ async def test_scripts_survive_a_server_that_forgot_them(redis: Redis) -> None:
 def test_what_is_no_redis_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="URL"):
         open_redis(url)
+
+
+@pytest.mark.parametrize("mode", ["sentinel", "cluster"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "unix:///run/redis.sock", "redis://a,,b", ""])
+def test_several_hosts_of_no_redis_url_are_refused(url: str, mode: connection.Mode) -> None:
+    with pytest.raises(ValueError, match="URL"):
+        open_redis(url, mode=mode, sentinel_master="m")

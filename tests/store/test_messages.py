@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from admission.clock import ManualClock
-from admission.domain import PoolPolicy
+from admission.domain import PoolPolicy, Priority
 from admission.store.redis_store import RedisStore
 from tests.store.conftest import RoomOf
 from tests.store.room import POOL, Ear, Room, join
@@ -126,12 +126,14 @@ async def test_requeue_names_the_new_position(room_of: RoomOf, ear: Ear) -> None
     assert (await ear.of("a"))[-1] == gone("a", "session_timeout", requeue_position=3)
 
 
-@pytest.mark.parametrize("reason", ["left", "removed"])
-async def test_a_leave_sends_disconnected_alone(one: Room, ear: Ear, reason: str) -> None:
+@pytest.mark.parametrize(("end", "reason"), [("leave", "left"), ("cancel", "removed")])
+async def test_an_end_before_its_time_sends_disconnected_alone(
+    one: Room, ear: Ear, end: str, reason: str
+) -> None:
     await one.sit("a")
     await ear.heard()
-    await one.store.leave(POOL, "a", reason=reason)
-    await one.store.leave(POOL, "a", reason=reason)
+    for _ in range(2):
+        await getattr(one.store, end)(POOL, "a")
     assert await ear.heard() == [gone("a", reason)]
 
 
@@ -214,6 +216,58 @@ async def test_beyond_the_first_thousand_only_the_attached_are_told(
     heard = [said for said in await ear.heard() if said["status"] == "waiting"]
     assert [said["position"] for said in heard[-2:]] == [1000, 1001]
     assert heard[-1]["user_id"] == "attached"
+
+
+async def test_what_makes_a_place_worse_is_said(room_of: RoomOf, ear: Ear) -> None:
+    room = room_of(capacity=2, priorities={"vip": Priority(60_000)})
+    await room.sit("s1", "s2")
+    await room.join("a", will_return=True)
+    await room.join("b", priority="vip", will_return=True)
+    await ear.heard()
+
+    async def told(user: str) -> list[tuple[int, str | None]]:
+        await room.store.announce(POOL)
+        heard = [said for said in await ear.of(user) if said["status"] == "waiting"]
+        return [(said["position"], said.get("because")) for said in heard]
+
+    assert await told("a") == [(2, "passed")]
+    await room.store.leave(POOL, "b")
+    assert await told("a") == [(1, None)]
+    await room.configure(capacity=0)
+    assert await told("a") == [(1, "capacity")]
+    assert await told("a") == []
+    await room.configure(capacity=2)
+    assert await told("a") == [(1, "capacity")]
+
+
+async def test_a_release_that_does_not_come_is_said(room_of: RoomOf, ear: Ear) -> None:
+    room = room_of(capacity=1)
+    for number in range(20):  # sessions lately lasted a minute
+        await room.sit(f"s{number}")
+        room.clock.advance_ms(60_000)
+        await room.store.leave(POOL, f"s{number}")
+    await room.sit("stays")
+    await room.join("a", will_return=True)
+    await ear.heard()
+    reasons = []
+    for _ in range(60):
+        room.clock.advance_ms(10_000)
+        await room.tick()
+        await room.store.announce(POOL)
+        reasons += [said.get("because") for said in await ear.of("a")]
+    assert "overdue" in reasons
+    assert len(reasons) < 60  # what moved by less than 15 s is no news
+
+
+async def test_what_was_told_is_kept_for_those_who_are_told_again(
+    room_of: RoomOf, redis: Redis
+) -> None:
+    room = room_of(capacity=0)
+    for number in range(1010):
+        await room.join(f"u{number}", will_return=True)
+    await room.join("attached", auto_confirm=True)
+    await room.store.announce(POOL)
+    assert await redis.hlen("vestibule:{default}:told") == 1001
 
 
 async def test_what_is_said_can_be_read(one: Room, ear: Ear) -> None:

@@ -76,12 +76,12 @@ async def test_the_id_of_a_ticket_requeued_often_does_not_grow(room_of: RoomOf) 
         assert isinstance(await room.store.confirm(POOL, "a"), Confirmed)
 
 
-@pytest.mark.parametrize("reason", ["left", "removed"])
-async def test_requeue_is_for_timeouts_only(room_of: RoomOf, reason: str) -> None:
+async def test_requeue_is_for_timeouts_only(room_of: RoomOf) -> None:
     room = room_of(requeue=True)
-    await room.sit("a")
-    await room.store.leave(POOL, "a", reason=reason)
-    assert await room.standing("a") == reason
+    await room.sit("a", "b")
+    await room.store.leave(POOL, "a")
+    await room.store.cancel(POOL, "b")
+    assert await room.standings("a", "b") == ["left", "removed"]
 
 
 async def test_a_process_without_settings_takes_those_of_the_service(room: Room) -> None:

@@ -159,7 +159,7 @@ async def test_a_finishing_message_runs_no_more_requests_than_a_session(finishin
 async def test_removal_cuts_what_runs(room: Room) -> None:
     await room.sit("a")
     await room.use("a")
-    await room.store.leave(POOL, "a", reason="removed")
+    await room.store.cancel(POOL, "a")
     assert await room.held() == 0
     assert isinstance(await room.use("a"), NoSession)
 
@@ -167,7 +167,7 @@ async def test_removal_cuts_what_runs(room: Room) -> None:
 async def test_removal_cuts_an_answer_that_is_finishing(finishing: Room) -> None:
     await finishing.tick()
     await finishing.join("a")
-    await finishing.store.leave(POOL, "a", reason="removed")
+    await finishing.store.cancel(POOL, "a")
     assert (await finishing.metrics()).finishing == 0
     assert await finishing.standing("b") == "draft"
 

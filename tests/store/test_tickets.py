@@ -31,7 +31,7 @@ async def full(room: Room) -> Room:
 
 @pytest.mark.parametrize("user", ODD_USERS)
 async def test_any_allowed_user_id_lives_a_whole_life(room: Room, user: str) -> None:
-    assert (await room.join(user, client=user, model=user)).user_id == user
+    assert (await room.join(user, client=user)).user_id == user
     assert isinstance(await room.store.confirm(POOL, user), Confirmed)
     assert isinstance(await room.use(user, request=user, message=user), Passed)
     assert isinstance(await room.store.heartbeat(POOL, user, client=user), Alive)
@@ -118,14 +118,6 @@ async def test_more_than_4096_arrivals_in_a_millisecond_stay_in_order(full: Room
     await full.join("fourth")
     queued = await full.store.waiting(POOL, offset=0, limit=10)
     assert [item.user_id for item in queued] == ["first", "second", "third", "fourth"]
-
-
-async def test_a_head_start_passes_those_who_came_less_than_it_before(full: Room) -> None:
-    await full.join("early")
-    full.clock.advance_ms(5000)
-    await full.join("late")
-    full.clock.advance_ms(1000)
-    assert (await full.join("vip", head_start_ms=3000)).position == 2
 
 
 async def test_the_list_is_paged(full: Room) -> None:

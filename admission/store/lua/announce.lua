@@ -1,65 +1,69 @@
 --[[
-announce - tell each attached ticket, and the first 1,000 who wait, a position that changed; repeat
-open drafts; warn of sessions and drafts that end soon.
+announce - one step of a pass over those who wait: tell each attached ticket, and the first 1,000, a
+place that is news.
 
 ARGV
-  now_ms  int   0 = Redis TIME
-  policy  json  the pool's settings
+  now_ms   int   0 = Redis TIME
+  policy   json  the pool's settings
+  cursor   str   '' begins a pass; else from the reply before
+  limit    int   about how many tickets one step looks at, at most 1000
+  pace_ms  int   a pass that would begin sooner after the last one does not
 RETURNS
-  announced  {told}  how many messages were published
+  announced  {told, cursor}  how many messages were published; cursor: absent at the pass' end
+  early      null            the last pass began too short a while ago
 ]]
-local FIRST = 1000        -- told without being attached (DESIGN 6)
-local DRAFT_EVERY_MS = 5000
-local SOON_MS = 60000
-local told = 0
+local cursor, limit, pace_ms = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local slots_changed, told, kept = false, 0, {}
+local pool -- as it is once who was due has ended
 
-local function tell_if_moved(ticket, position, last)
-  if tonumber(last) == position then return end
-  tell_position(ticket, load_ticket(ticket), position)
+local function begin_pass()
+  local last = redis.call("HMGET", K.pool, "pass_ms", "pass_slots")
+  if NOW - (tonumber(last[1]) or 0) < pace_ms then return false end
+  redis.call("HSET", K.pool, "pass_ms", exact(NOW), "pass_slots", pool.slots)
+  slots_changed = last[2] and tonumber(last[2]) ~= pool.slots
+  if slots_changed then places_changed() end
+  return true
+end
+
+local function tell_news(ticket, position, last)
+  local wait_ms = estimate(position, pool)
+  local news, because = news_in(last, position, wait_ms, slots_changed)
+  if not news then return end
+  kept[#kept + 1], kept[#kept + 2] = ticket, remember(position, wait_ms)
+  say_position(load_ticket(ticket), position, wait_ms, because)
   told = told + 1
 end
 
-local function announce_positions()
-  local tickets = redis.call("ZRANGE", K.queue, 0, FIRST - 1)
-  if #tickets == 0 then return end
-  local last = redis.call("HMGET", K.told, unpack(tickets))
-  for i, ticket in ipairs(tickets) do tell_if_moved(ticket, i, last[i]) end
-  if #tickets < FIRST then return end
-  for _, ticket in ipairs(redis.call("ZRANGE", K.presence, 0, -1)) do
+local function first(from)
+  local tickets = redis.call("ZRANGE", K.queue, from, math.min(from + limit, TOLD_FIRST) - 1)
+  local last = #tickets > 0 and redis.call("HMGET", K.told, unpack(tickets))
+  for i, ticket in ipairs(tickets) do tell_news(ticket, from + i, last[i]) end
+  local to = from + #tickets
+  if to < math.min(TOLD_FIRST, redis.call("ZCARD", K.queue)) then return "first " .. to end
+  return waiting_count() > to and "scan 0" or nil
+end
+
+-- Not among the first. A scan meets each that stays, however presence is renewed meanwhile.
+local function attached(at)
+  local found = redis.call("ZSCAN", K.presence, at, "COUNT", limit)
+  local tickets = {}
+  for i = 1, #found[2], 2 do tickets[#tickets + 1] = found[2][i] end
+  local last = #tickets > 0 and redis.call("HMGET", K.told, unpack(tickets))
+  for i, ticket in ipairs(tickets) do
     local rank = redis.call("ZRANK", K.queue, ticket)
-    if rank and rank >= FIRST then
-      tell_if_moved(ticket, rank + 1, redis.call("HGET", K.told, ticket))
-    end
+    local position = not (rank and rank < TOLD_FIRST) and place_of(ticket)
+    if position then tell_news(ticket, position, last[i]) end
   end
+  return found[1] ~= "0" and "scan " .. found[1] or nil
 end
 
-local function repeat_drafts()
-  local drafts = redis.call("ZRANGEBYSCORE", K.drafts, string.format("(%.0f", NOW), "+inf",
-    "WITHSCORES")
-  for i = 1, #drafts, 2 do
-    local said = tonumber(redis.call("HGET", K.told, drafts[i])) or 0
-    if NOW - said >= DRAFT_EVERY_MS then
-      redis.call("HSET", K.told, drafts[i], string.format("%.0f", NOW))
-      tell_slot(load_ticket(drafts[i]).user, tonumber(drafts[i + 1]))
-      told = told + 1
-    end
-  end
-end
-
-local function warn_of_the_end(key, session_type)
-  local soon = redis.call("ZRANGEBYSCORE", key, string.format("(%.0f", NOW),
-    string.format("%.0f", NOW + SOON_MS), "WITHSCORES")
-  for i = 1, #soon, 2 do
-    if redis.call("HSETNX", K.told, "soon:" .. soon[i], session_type) == 1 then
-      tell(load_ticket(soon[i]).user, { status = "expiring_soon", session_type = session_type,
-        remaining_time = math.ceil((tonumber(soon[i + 1]) - NOW) / 1000) })
-      told = told + 1
-    end
-  end
-end
-
-announce_positions()
-repeat_drafts()
-warn_of_the_end(K.sessions, "active")
-warn_of_the_end(K.drafts, "draft")
-return reply("announced", { told = told })
+end_due()
+offer_free()
+pool = pool_now()
+local phase, at, changed = string.match(cursor, "^(%a+) (%d+)(!?)$")
+if phase then slots_changed = changed == "!" elseif not begin_pass() then return reply("early") end
+local go_on
+if phase == "scan" then go_on = attached(at) else go_on = first(tonumber(at or 0)) end
+if #kept > 0 then redis.call("HSET", K.told, unpack(kept)) end
+return reply("announced", { told = told,
+  cursor = go_on and go_on .. (slots_changed and "!" or "") or nil })

@@ -8,17 +8,14 @@ ARGV
   changes  json  name -> value, or null to forget it
 RETURNS
   configured  null
+  occupied    null  somebody waits or holds a slot, so the kind must stay as it is
 ]]
 redis.call("HSET", K.pool, "defaults", cjson.encode(DEFAULTS))
-for name, value in pairs(cjson.decode(ARGV[3])) do
-  if value == cjson.null then
-    redis.call("HDEL", K.pool, "set:" .. name)
-    POLICY[name] = DEFAULTS[name]
-  else
-    redis.call("HSET", K.pool, "set:" .. name, cjson.encode(value))
-    POLICY[name] = value
-  end
+local changes = cjson.decode(ARGV[3])
+if changes.kind and changes.kind ~= (POLICY.kind or "session") and occupied() then
+  return reply("occupied")
 end
+for name, value in pairs(changes) do keep_setting(name, value) end
 end_due()
 offer_free()
 return reply("configured")

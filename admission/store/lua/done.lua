@@ -16,9 +16,7 @@ local function give_back(id)
   local facts = load_ticket(id)
   if not facts or not facts.uses[request] then return facts end
   facts.uses[request] = nil
-  if facts.finish_ms and answering_until(facts) == 0 then
-    redis.call("ZREM", K.finishing, id)
-  end
+  shorten_finishing(id, facts)
   save_ticket(id, facts)
   return facts
 end

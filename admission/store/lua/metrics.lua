@@ -9,7 +9,7 @@ RETURNS
            waits_ms, settings}   waits_ms: the newest waits; wait_ms: of who would join now
 ]]
 local counters = redis.call("HMGET", K.pool, "admitted_total", "expired_total", "abandoned_total")
-local waiting = redis.call("ZCARD", K.queue)
+local waiting = waiting_count()
 local waits = redis.call("LRANGE", K.waits, 0, -1)
 for i, wait in ipairs(waits) do waits[i] = tonumber(wait) end
 local wait_ms, wait_high_ms = estimate(waiting + 1)

@@ -15,7 +15,8 @@ RETURNS
 local worker, facts, presented = ARGV[3], cjson.decode(ARGV[4]), ARGV[5]
 local raw = redis.call("HGET", K.workers, worker)
 local before = raw and cjson.decode(raw)
-if before and before.token_hash ~= presented then return reply("taken") end
+local repeated = before and before.token_hash == facts.token_hash -- its reply was lost
+if before and before.token_hash ~= presented and not repeated then return reply("taken") end
 facts.first_seen_ms = before and before.first_seen_ms or NOW
 facts.last_seen_ms, facts.ready, facts.reason = NOW, false, "registered"
 redis.call("HSET", K.workers, worker, cjson.encode(facts))

@@ -1,18 +1,19 @@
 --[[
-status - read the user's ticket; changes nothing.
+status - read the user's latest ticket, or the one that is named; changes nothing.
 
 ARGV
   now_ms  int   0 = Redis TIME
   policy  json  the pool's settings
   user    str
+  ticket  str   '' or the id of one of the user's, in a request pool
 RETURNS
   ticket   view
   unknown  null
 ]]
-local user = ARGV[3]
-local ticket = redis.call("HGET", K.users, user)
+local user, named = ARGV[3], ARGV[4]
+local ticket = meant_by(user, named)
 local facts = load_ticket(ticket)
-if not facts then return reply("unknown") end
+if not facts or facts.user ~= user then return reply("unknown") end
 local _, _, _, ended_ms = state_of(ticket, facts)
 if not readable(ended_ms) then return reply("unknown") end
 return reply("ticket", view(ticket, facts))

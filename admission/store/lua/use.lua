@@ -1,5 +1,6 @@
 --[[
-use - begin or renew one request of a user's session; only who holds a slot may pass.
+use - begin or renew one request of a user's session; only who holds a slot may pass. In a request
+pool the request itself must hold one, and its lease is renewed.
 
 ARGV
   now_ms       int   0 = Redis TIME
@@ -37,7 +38,8 @@ end
 
 end_due()
 offer_free()
-local ticket, facts, state = latest(user)
+local id = redis.call("HGET", K.users, claim_of(user, REQUESTS and request or ""))
+local ticket, facts, state = settled(id, user)
 if not ticket then return reply("refused") end
 if state == "active" then
   answering_until(facts) -- forgets lapsed requests

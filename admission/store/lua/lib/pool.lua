@@ -23,6 +23,25 @@ local function read_policy()
 end
 read_policy()
 
+local REQUESTS = POLICY.kind == "request" -- a slot for one request, not for a session
+
+-- A class of priority: {head_start_ms, weight}; nil when the pool has no such class.
+local function class_of(name)
+  local class = (POLICY.priorities or {})[name]
+  return class or (name == "default" and { head_start_ms = 0, weight = 1 }) or nil
+end
+
+-- Keep a setting, which wins over the service's own; null gives it back.
+local function keep_setting(name, value)
+  if value == cjson.null then
+    redis.call("HDEL", K.pool, "set:" .. name)
+    POLICY[name] = DEFAULTS[name]
+  else
+    redis.call("HSET", K.pool, "set:" .. name, cjson.encode(value))
+    POLICY[name] = value
+  end
+end
+
 -- Counts look at scores, never at cardinality: what is past its deadline no longer counts,
 -- whether or not a tick has come by.
 local function live(key)
@@ -77,16 +96,4 @@ end
 local function free_slots()
   if not granting() then return 0 end
   return math.max(0, capacity() - busy())
-end
-
--- Place in the order of arrival: 4096 places inside each millisecond since 2025, never backwards,
--- exact in a double until the year 2094.
-local EPOCH_MS = 1735689600000
-local function next_score(head_start_ms)
-  local clock = redis.call("HMGET", K.pool, "t_ms", "seq")
-  local t_ms, seq = tonumber(clock[1]) or 0, tonumber(clock[2]) or 0
-  if NOW > t_ms then t_ms, seq = NOW, 0 else seq = seq + 1 end
-  if seq == 4096 then t_ms, seq = t_ms + 1, 0 end
-  redis.call("HSET", K.pool, "t_ms", string.format("%.0f", t_ms), "seq", seq)
-  return string.format("%.0f", (t_ms - EPOCH_MS - head_start_ms) * 4096 + seq)
 end

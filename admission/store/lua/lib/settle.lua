@@ -22,13 +22,15 @@ end
 local function forget(ticket, facts)
   redis.call("ZREM", K.ended, ticket)
   redis.call("HDEL", K.tickets, ticket)
-  if redis.call("HGET", K.users, facts.user) == ticket then
-    redis.call("HDEL", K.users, facts.user)
+  for _, claim in ipairs({ facts.user, claim_of(facts.user, facts.request or "") }) do
+    if redis.call("HGET", K.users, claim) == ticket then redis.call("HDEL", K.users, claim) end
   end
 end
 
-local function end_with(from, reason)
-  return function(ticket, facts, deadline) disconnect(ticket, facts, from, reason, deadline) end
+-- Another of its deadlines may have come before the one by which it was found.
+local function end_as_due(ticket, facts)
+  local _, _, reason, ended_ms, from = state_of(ticket, facts)
+  disconnect(ticket, facts, from, reason, ended_ms)
 end
 
 local function finish(ticket, facts)
@@ -37,9 +39,7 @@ local function finish(ticket, facts)
 end
 
 local DUTIES = {}
-for _, ending in ipairs(ENDINGS) do
-  DUTIES[#DUTIES + 1] = { ending.key, end_with(ending.from, ending.reason) }
-end
+for _, ending in ipairs(ENDINGS) do DUTIES[#DUTIES + 1] = { ending.key, end_as_due } end
 DUTIES[#DUTIES + 1] = { K.finishing, finish }
 DUTIES[#DUTIES + 1] = { K.presence, skip }
 DUTIES[#DUTIES + 1] = { K.ended, forget }
@@ -47,10 +47,9 @@ DUTIES[#DUTIES + 1] = { K.ended, forget }
 local function end_due()
   local left = BATCH
   local function run(key, act)
-    local due = redis.call("ZRANGEBYSCORE", key, "-inf", string.format("%.0f", NOW), "WITHSCORES",
-      "LIMIT", 0, left)
-    left = left - #due / 2
-    for i = 1, #due, 2 do act(due[i], load_ticket(due[i]), tonumber(due[i + 1])) end
+    local due = redis.call("ZRANGEBYSCORE", key, "-inf", exact(NOW), "LIMIT", 0, left)
+    left = left - #due
+    for _, ticket in ipairs(due) do act(ticket, load_ticket(ticket)) end
   end
   for _, duty in ipairs(DUTIES) do
     if left > 0 then run(duty[1], duty[2]) end
@@ -60,7 +59,7 @@ local function end_due()
 end
 
 -- Who is due, but beyond this script's batch, is ended or skipped on the way.
-local function offer_free()
+local function offer_slots()
   local overdue = 0
   while free_slots() > 0 and overdue < BATCH do
     local ticket = redis.call("ZRANGE", K.queue, 0, 0)[1]
@@ -76,24 +75,71 @@ local function offer_free()
       overdue = overdue + 1
     else
       if present and facts.auto_confirm then
-        activate(ticket, facts, "waiting")
+        admit(ticket, facts, "waiting")
       else
-        draft(ticket, facts)
+        offer(ticket, facts)
       end
     end
   end
 end
 
--- The user's latest ticket, its facts and state, ended first if it is due; nil when unknown.
-local function latest(user)
-  local ticket = redis.call("HGET", K.users, user)
+local function offer_free()
+  offer_slots()
+  renew_forecast()
+end
+
+-- Does anybody wait or hold a slot?
+local function occupied()
+  return waiting_count() + redis.call("ZCARD", K.skipped) + busy() > 0
+end
+
+-- A ticket, its facts and state, ended first if it is due; nil when it is unknown or another's.
+local function settled(ticket, user)
   local facts = load_ticket(ticket)
-  if not facts then return nil end
+  if not facts or facts.user ~= user then return nil end
   local state, _, reason, ended_ms, from = state_of(ticket, facts)
   if from then
     disconnect(ticket, facts, from, reason, ended_ms)
-    return latest(user)
+    return settled(REQUESTS and ticket or redis.call("HGET", K.users, user), user)
   end
   if not readable(ended_ms) then return nil end
   return ticket, facts, state
+end
+
+-- The user's ticket: in a session pool there is one; in a request pool the one that is named by its
+-- id, the newest, or when that one is forgotten another that is not over.
+local function meant_by(user, named)
+  if REQUESTS and named and named ~= "" then return named end
+  local ticket = redis.call("HGET", K.users, user)
+  if ticket or not REQUESTS then return ticket end
+  local lane = load_lane(user)
+  return lane.head or next(lane.running) or next(lane.skipped)
+end
+
+local function latest(user, named)
+  return settled(meant_by(user, named), user)
+end
+
+-- Nobody by that name. What ended on the way is still passed on (DESIGN 4, invariant 5).
+local function unknown()
+  offer_free()
+  return reply("unknown")
+end
+
+local ALL_OF_MAX = 1000 -- requests of one user that one script ends
+
+-- Everything one user has in a request pool.
+local function end_all_of(user, reason)
+  local lane, tickets = load_lane(user), {}
+  for _, member in ipairs(redis.call("ZRANGEBYLEX", K.backlog, backlog_from(user),
+    backlog_to(user), "LIMIT", 0, ALL_OF_MAX)) do
+    tickets[#tickets + 1] = string.sub(member, #user + 2)
+  end
+  tickets[#tickets + 1] = lane.head
+  for ticket in pairs(lane.skipped) do tickets[#tickets + 1] = ticket end
+  for ticket in pairs(lane.running) do tickets[#tickets + 1] = ticket end
+  for _, ticket in ipairs(tickets) do
+    local _, facts, state = settled(ticket, user)
+    if facts and state ~= "disconnected" then disconnect(ticket, facts, state, reason, NOW) end
+  end
 end

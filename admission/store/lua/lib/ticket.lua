@@ -5,8 +5,8 @@ local FINISHING_MS = 120000   -- how long an answer may outlive its session (DES
 local CHATS_MAX = 100         -- chats and answers that one ticket tells apart
 local READABLE_MS = 300000    -- an ended ticket can still be read this long (DESIGN 4)
 
--- The deadlines that end a ticket: in which set, out of which state, and why. A session's first
--- use is due before its end, so it is looked at first.
+-- The deadlines that end a ticket: in which set, out of which state, and why. Of those that are due
+-- the earliest counts, and of two in the same ms the one further down.
 local ENDINGS = {
   { key = K.drafts, from = "draft", reason = "draft_timeout" },
   { key = K.unused, from = "active", reason = "idle" },
@@ -15,27 +15,42 @@ local ENDINGS = {
   { key = K.skipped, from = "waiting", reason = "abandoned" },
 }
 
-local function load_ticket(ticket)
-  local raw = ticket and redis.call("HGET", K.tickets, ticket)
-  return raw and cjson.decode(raw) or nil
+local MAPS = { "clients", "uses", "answers" }
+local JSON_OBJECT = 123 -- "{", how layout 1 kept its records; a MessagePack map begins elsewhere
+
+-- A number as Redis must read it: Lua's own tostring rounds to 14 digits.
+local function exact(number)
+  return string.format("%.0f", number)
 end
 
+local function load_ticket(ticket)
+  local raw = ticket and redis.call("HGET", K.tickets, ticket)
+  if not raw then return nil end
+  local facts = string.byte(raw) == JSON_OBJECT and cjson.decode(raw) or cmsgpack.unpack(raw)
+  for _, name in ipairs(MAPS) do facts[name] = facts[name] or {} end
+  return facts
+end
+
+-- What is empty is left out: a million people may wait.
 local function save_ticket(ticket, facts)
-  redis.call("HSET", K.tickets, ticket, cjson.encode(facts))
+  local kept = {}
+  for name, value in pairs(facts) do
+    if value and value ~= "" and (type(value) ~= "table" or next(value)) then kept[name] = value end
+  end
+  redis.call("HSET", K.tickets, ticket, cmsgpack.pack(kept))
 end
 
 -- State and deadline as they count now: past its deadline a ticket is disconnected, ticked or not.
 -- Of a disconnected one also why and since when, and the state to end when no script did so yet.
 local function state_of(ticket, facts)
   if facts.ended_ms then return "disconnected", nil, facts.reason, facts.ended_ms end
-  local state, expires = "waiting", nil
+  local state, expires, due, due_ms = "waiting", nil, nil, NOW
   for _, ending in ipairs(ENDINGS) do
     local deadline = tonumber(redis.call("ZSCORE", ending.key, ticket))
-    if deadline and deadline <= NOW then
-      return "disconnected", nil, ending.reason, deadline, ending.from
-    end
+    if deadline and deadline <= due_ms then due, due_ms = ending, deadline end
     if deadline and ending.from ~= "waiting" then state, expires = ending.from, deadline end
   end
+  if due then return "disconnected", nil, due.reason, due_ms, due.from end
   return state, expires
 end
 

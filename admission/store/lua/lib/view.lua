@@ -1,29 +1,31 @@
--- view: a ticket as its owner sees it, and where it stands.
+-- view: a ticket as its owner sees it.
 
-local function position_of(facts)
-  return 1 + redis.call("ZCOUNT", K.queue, "-inf", "(" .. facts.score)
+-- Can somebody who joins now still come before this one? By a longer head start, or in a request
+-- pool by a greater weight.
+local function may_be_passed(facts)
+  local start, weight = facts.head_start_ms or 0, facts.weight or 1
+  local function passes(class)
+    if REQUESTS then return (class.weight or 1) > weight end
+    return NOW < facts.joined_ms + (class.head_start_ms or 0) - start
+  end
+  for _, class in pairs(POLICY.priorities or {}) do
+    if passes(class) then return true end
+  end
+  return passes(class_of("default"))
 end
 
 local function view(ticket, facts)
   local state, deadline, reason = state_of(ticket, facts)
   local seen = {
     now_ms = NOW, ticket_id = ticket, user_id = facts.user, pool = POLICY.pool, status = state,
-    queue_length = redis.call("ZCARD", K.queue), joined_ms = facts.joined_ms,
+    queue_length = waiting_count(), joined_ms = facts.joined_ms,
     expires_ms = deadline, session_ms = POLICY.session_ms, reason = reason,
+    priority = facts.priority or "default",
   }
   if state == "waiting" then
-    seen.position = position_of(facts)
+    seen.position = position_of(ticket, facts)
     seen.wait_ms, seen.wait_high_ms = estimate(seen.position)
+    seen.may_be_passed = may_be_passed(facts)
   end
   return seen
-end
-
-local function seconds(ms)
-  return ms and math.ceil(ms / 1000) or cjson.null
-end
-
-local function tell_position(ticket, facts, position)
-  local wait_ms = estimate(position)
-  redis.call("HSET", K.told, ticket, position)
-  tell(facts.user, { status = "waiting", position = position, estimated_wait = seconds(wait_ms) })
 end

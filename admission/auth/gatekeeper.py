@@ -3,89 +3,66 @@
 Knows keys, user tokens and Open WebUI's identity headers; not what the calls do.
 """
 
-import hashlib
-import hmac
-import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 
 import jwt
 
+from admission.auth.callers import NOBODY, Caller, Kind, bearer, hash_key
+from admission.auth.keyring import Keyring
+from admission.auth.tokens import TOKEN_LIFE_S, UNREADABLE, Tokens
 from admission.domain import USER_ID
 from admission.errors import AdmissionError, BadInput, Forbidden, Unauthorized
 from admission.settings import Settings
+from admission.signing import SigningKey, keys_of_pem
+from admission.store.key_store import KeyStore
 
-TOKEN_LIFE_S = 3600  # a user token's life is at most one hour (DESIGN section 5)
-_ISSUER = "vestibule"
 _OWUI_ISSUER = "open-webui"  # Open WebUI 0.12.4, utils/headers.py
 
 USER_HEADER = "X-OpenWebUI-User-Id"
 USER_JWT_HEADER = "X-OpenWebUI-User-Jwt"
 
 
-class Kind(StrEnum):
-    """What a key is good for."""
-
-    ADMIN = "admin"
-    SERVICE = "service"
-    WORKER = "worker"
-    USER = "user"  # a user token
-    OTHER = "other"  # a key we do not know; a worker's own token is looked up by its hash
-    NONE = "none"
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The kind of key a call came with."""
-
-    kind: Kind
-    user: str | None = None  # whose token it is
-    expires_s: float = 0  # when that token ends, in seconds since 1970
-
-
-_NOBODY = Caller(Kind.NONE)
-# Bytes that are no text are not an InvalidTokenError of PyJWT 2.15.
-_UNREADABLE = (jwt.InvalidTokenError, UnicodeError)
-
-
-def hash_key(key: str) -> str:
-    """How keys are stored: SHA-256 in hex. Keys are random, so no salt is needed."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 class Gatekeeper:
     """Checks keys and tokens of one service."""
 
-    def __init__(self, settings: Settings, signing_key: str) -> None:
+    def __init__(self, settings: Settings, store: KeyStore) -> None:
         keys = (
             (settings.admin_key, Kind.ADMIN),
             (settings.service_key, Kind.SERVICE),
             (settings.worker_token, Kind.WORKER),
         )
-        self._keys = [(hash_key(key.get_secret_value()), kind) for key, kind in keys if key]
-        self._signing_key = signing_key
+        fixed = {
+            hash_key(key.get_secret_value()): Caller(kind) for key, kind in reversed(keys) if key
+        }
+        self.tokens = Tokens()
+        if settings.signing_key:
+            signer, *old = keys_of_pem(settings.signing_key.get_secret_value())
+            self.tokens.use([SigningKey(key) for key in (*old, signer)], retire=False)
+        self.keyring = Keyring(store, fixed, self.tokens)
         self._checks_users = settings.auth
         self._owui_secret = settings.owui_jwt_secret
 
-    def caller(self, headers: Mapping[str, str], query_token: str | None = None) -> Caller:
+    def caller(self, headers: Mapping[str, str]) -> Caller:
         """The caller by its bearer key; Kind.NONE when it brought none.
 
-        Args:
-            query_token: a user token of the query; no other key is taken there, as URLs are logged.
-
         Raises:
-            Unauthorized: the Authorization header is not a bearer key.
+            Unauthorized: the Authorization header is not a bearer key, or its token has expired.
         """
         key = bearer(headers)
         if key is None:
-            return (self._token(query_token) or Caller(Kind.OTHER)) if query_token else _NOBODY
-        presented = hash_key(key)
-        for known, kind in self._keys:
-            if hmac.compare_digest(known, presented):
-                return Caller(kind)
-        return self._token(key) or Caller(Kind.OTHER)
+            return NOBODY
+        digest = hash_key(key)
+        found = self.keyring.find(digest) or self.tokens.holder(key, digest)
+        return found or Caller(Kind.OTHER)
+
+    def holder(self, token: str) -> Caller:
+        """The caller by a user token, and by no other key: of a query or a cookie.
+
+        Raises:
+            Unauthorized: it has expired.
+        """
+        return self.tokens.holder(token, hash_key(token)) or Caller(Kind.OTHER)
 
     def may_act_for(self, caller: Caller, user: str) -> None:
         """Raises Unauthorized or Forbidden unless ``caller`` may act for ``user``."""
@@ -134,32 +111,21 @@ class Gatekeeper:
             raise BadInput(f"{USER_HEADER}: not a user id", field=USER_HEADER)
         return user
 
-    def token_for(self, user: str) -> str:
+    def priority_of(self, caller: Caller, user: str) -> str | None:
+        """The class in which ``user`` joins: an admin's word about the user, else the key's."""
+        return self.keyring.priorities.get(user) or caller.priority
+
+    def token_for(self, user: str, project: str | None = None) -> str:
         """A signed token that acts for ``user`` for one hour."""
-        now_s = int(time.time())
-        claims = {"iss": _ISSUER, "sub": user, "iat": now_s, "exp": now_s + TOKEN_LIFE_S}
-        return jwt.encode(claims, self._signing_key, algorithm="HS256")
+        return self.tokens.sign(user, project)
 
     def renewal_for(self, caller: Caller) -> str | None:
         """A new token for a caller whose token is past half its life."""
-        if caller.user is None or caller.expires_s - time.time() > TOKEN_LIFE_S / 2:
+        if caller.user is None or caller.key is not None:  # a key is no token
             return None
-        return self.token_for(caller.user)
-
-    def _token(self, key: str) -> Caller | None:
-        try:
-            claims = jwt.decode(
-                key,
-                self._signing_key,
-                algorithms=["HS256"],
-                issuer=_ISSUER,
-                options={"require": ["exp", "sub"], "verify_iat": False},  # clocks differ
-            )
-        except jwt.ExpiredSignatureError as error:
-            raise Unauthorized("The user token has expired: join again.") from error
-        except _UNREADABLE:
+        if caller.expires_s - time.time() > TOKEN_LIFE_S / 2:
             return None
-        return Caller(Kind.USER, str(claims["sub"]), float(claims["exp"]))
+        return self.token_for(caller.user, caller.project)
 
     def _owui_user(self, token: str | None, secret: str) -> str:
         if not token:
@@ -177,7 +143,7 @@ class Gatekeeper:
                 issuer=_OWUI_ISSUER,
                 options={"require": ["exp", "sub"], "verify_aud": False, "verify_iat": False},
             )
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise Unauthorized(f"{USER_JWT_HEADER} is not valid: {error}") from error
         user = str(claims["sub"])
         if not USER_ID.fullmatch(user):
@@ -187,21 +153,6 @@ class Gatekeeper:
 
 class _NobodyNamed(AdmissionError):
     status, code = 400, "user_missing"
-
-
-def bearer(headers: Mapping[str, str]) -> str | None:
-    """The key of an Authorization header, or None without one.
-
-    Raises:
-        Unauthorized: the header is not ``Bearer KEY``.
-    """
-    value = headers.get("Authorization")
-    if value is None:
-        return None
-    match = re.fullmatch(r"[Bb]earer +([\x21-\x7e]+) *", value)
-    if not match:
-        raise Unauthorized("The Authorization header must be: Bearer KEY")
-    return match[1]
 
 
 def _known(caller: Caller) -> None:

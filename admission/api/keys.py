@@ -1,0 +1,248 @@
+"""Keys, projects, priorities and signing keys, for admins; the public key set, for everybody."""
+
+from typing import Annotated, Any, Literal, Self
+
+from aiohttp import hdrs, web
+from pydantic import Field, model_validator
+
+from admission import wire
+from admission.api import access
+from admission.auth import Keyring, Kind
+from admission.auth.keyring import PROJECT_ID, ApiKey, Project
+from admission.domain import PRIORITY_NAME, USER_ID
+from admission.errors import BadInput, Conflict, NotFound
+from admission.keys import GATEKEEPER, SETTINGS
+from admission.signing import SigningKey
+
+KEY_SET_AGE_S = 300  # how long anybody may keep a copy of the key set
+SIGNS_IN_S = KEY_SET_AGE_S + 60  # every copy has the new key by then
+
+Label = Annotated[str, Field(max_length=128)]
+ProjectId = Annotated[str, Field(pattern=f"^{PROJECT_ID.pattern}$")]
+UserId = Annotated[str, Field(pattern=f"^{USER_ID.pattern}$")]
+PriorityName = Annotated[str, Field(pattern=f"^{PRIORITY_NAME.pattern}$")]
+
+routes = web.RouteTableDef()
+
+
+class KeyBody(wire.Body):
+    kind: Literal["service", "admin", "user", "worker"]
+    label: Label = ""
+    user: UserId | None = None
+    project: ProjectId | None = None
+    priority: PriorityName | None = None
+    expires_in: Annotated[int, Field(ge=1, le=315_360_000)] | None = None  # s; ten years at most
+
+    @model_validator(mode="after")
+    def _of_one_user(self) -> Self:
+        if (self.kind == "user") != (self.user is not None):
+            raise ValueError("user: a key of kind user names one, no other key does")
+        return self
+
+
+class ProjectBody(wire.Body):
+    label: Label = ""
+
+
+class PriorityBody(wire.Body):
+    priority: PriorityName
+
+
+class RotationBody(wire.Body):
+    signs_in: Annotated[int, Field(ge=0, le=86_400)] = SIGNS_IN_S
+
+
+@routes.get("/.well-known/jwks.json")
+async def key_set(request: web.Request) -> web.Response:
+    """The public keys with which anybody can check user tokens (RFC 7517)."""
+    accepted = request.app[GATEKEEPER].tokens.accepted()
+    headers = {
+        hdrs.CACHE_CONTROL: f"public, max-age={KEY_SET_AGE_S}",
+        hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
+    }
+    return web.json_response({"keys": [key.public() for key in accepted]}, headers=headers)
+
+
+@routes.post("/admin/keys")
+async def issue(request: web.Request) -> web.Response:
+    keyring = _keyring(request)
+    body = await wire.read_body(request, KeyBody)
+    if body.project is not None and body.project not in keyring.projects:
+        raise BadInput(f"project: there is no project {body.project!r}", field="project")
+    text, key = await keyring.issue(
+        Kind(body.kind),
+        label=body.label,
+        user=body.user,
+        project=body.project,
+        priority=body.priority,
+        life_s=body.expires_in,
+    )
+    answer = {"key": text, **_key_view(key)}
+    return web.json_response(answer, status=201, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+
+@routes.get("/admin/keys")
+async def keys(request: web.Request) -> web.Response:
+    keyring = _keyring(request)
+    await keyring.refresh()
+    kept = sorted(keyring.keys.values(), key=lambda key: (key.created_ms, key.id))
+    return web.json_response({"keys": [_key_view(key) for key in kept]})
+
+
+@routes.delete("/admin/keys/{id}")
+async def withdraw(request: web.Request) -> web.Response:
+    keyring, identity = _keyring(request), request.match_info["id"]
+    if not await keyring.withdraw(identity):
+        raise NotFound(f"id: there is no key {identity!r}", field="id")
+    return web.json_response({"id": identity, "deleted": True})
+
+
+@routes.get("/admin/projects")
+async def projects(request: web.Request) -> web.Response:
+    keyring = _keyring(request)
+    await keyring.refresh()
+    kept = sorted(keyring.projects.values(), key=lambda project: project.id)
+    return web.json_response({"projects": [_project_view(project) for project in kept]})
+
+
+@routes.get("/admin/projects/{id}")
+async def project(request: web.Request) -> web.Response:
+    keyring, identity = _keyring(request), request.match_info["id"]
+    await keyring.refresh()
+    if identity not in keyring.projects:
+        raise _no_project(identity)
+    return web.json_response(_project_view(keyring.projects[identity]))
+
+
+@routes.put("/admin/projects/{id}")
+async def keep_project(request: web.Request) -> web.Response:
+    keyring = _keyring(request)
+    identity = request.match_info["id"]
+    if not PROJECT_ID.fullmatch(identity):
+        raise BadInput("id: 1 to 64 characters of a-z 0-9 -", field="id")
+    body = await wire.read_body(request, ProjectBody)
+    return web.json_response(_project_view(await keyring.keep_project(identity, body.label)))
+
+
+@routes.delete("/admin/projects/{id}")
+async def drop_project(request: web.Request) -> web.Response:
+    keyring, identity = _keyring(request), request.match_info["id"]
+    await keyring.refresh()
+    if any(key.project == identity for key in keyring.keys.values()):
+        raise Conflict("id: keys of this project exist; delete them first", field="id")
+    if not await keyring.drop_project(identity):
+        raise _no_project(identity)
+    return web.json_response({"id": identity, "deleted": True})
+
+
+@routes.get("/admin/priorities")
+async def priorities(request: web.Request) -> web.Response:
+    keyring = _keyring(request)
+    await keyring.refresh()
+    return web.json_response({"priorities": dict(sorted(keyring.priorities.items()))})
+
+
+@routes.get("/admin/priorities/{user_id}")
+async def priority(request: web.Request) -> web.Response:
+    keyring, user = _keyring(request), wire.read_user(request)
+    await keyring.refresh()
+    return web.json_response({"user_id": user, "priority": keyring.priorities.get(user)})
+
+
+@routes.put("/admin/priorities/{user_id}")
+async def prefer(request: web.Request) -> web.Response:
+    keyring, user = _keyring(request), wire.read_user(request)
+    body = await wire.read_body(request, PriorityBody)
+    await keyring.prefer(user, body.priority)
+    return web.json_response({"user_id": user, "priority": body.priority})
+
+
+@routes.delete("/admin/priorities/{user_id}")
+async def prefer_no_more(request: web.Request) -> web.Response:
+    keyring, user = _keyring(request), wire.read_user(request)
+    if not await keyring.prefer_no_more(user):
+        raise NotFound(f"user_id: {user} has no class of their own", field="user_id")
+    return web.json_response({"user_id": user, "priority": None})
+
+
+@routes.get("/admin/signing-keys")
+async def signing_keys(request: web.Request) -> web.Response:
+    await _keyring(request).refresh()
+    return web.json_response({"signing_keys": _signing_view(request)})
+
+
+@routes.post("/admin/signing-keys")
+async def rotate(request: web.Request) -> web.Response:
+    keyring = _keyring(request)
+    _not_a_setting(request)
+    body = await wire.read_body(request, RotationBody)
+    await keyring.rotate(body.signs_in)
+    return web.json_response({"signing_keys": _signing_view(request)}, status=201)
+
+
+@routes.delete("/admin/signing-keys/{kid}")
+async def withdraw_signing_key(request: web.Request) -> web.Response:
+    keyring, kid = _keyring(request), request.match_info["kid"]
+    _not_a_setting(request)
+    await keyring.refresh()
+    if [key.kid for key in keyring.signing_keys.values()] == [kid]:
+        raise Conflict("kid: the only signing key there is; make another one first", field="kid")
+    if not await keyring.withdraw_signing_key(kid):
+        raise NotFound(f"kid: there is no signing key {kid!r}", field="kid")
+    return web.json_response({"signing_keys": _signing_view(request)})
+
+
+def _keyring(request: web.Request) -> Keyring:
+    """The keyring, for admins only."""
+    access.must_be(request, Kind.ADMIN)
+    return request.app[GATEKEEPER].keyring
+
+
+def _not_a_setting(request: web.Request) -> None:
+    if request.app[SETTINGS].signing_key:
+        raise Conflict(
+            "The signing keys are those of the setting VESTIBULE_SIGNING_KEY: change it there.",
+            code="set_by_environment",
+        )
+
+
+def _no_project(identity: str) -> NotFound:
+    return NotFound(f"id: there is no project {identity!r}", field="id")
+
+
+def _key_view(key: ApiKey) -> dict[str, Any]:
+    """What a key is; never its text or its hash."""
+    return {
+        "id": key.id,
+        "kind": key.kind,
+        "label": key.label,
+        "user": key.user,
+        "project": key.project,
+        "priority": key.priority,
+        "created_at": wire.iso(key.created_ms),
+        "expires_at": wire.iso(key.expires_ms),
+    }
+
+
+def _project_view(project: Project) -> dict[str, Any]:
+    return {
+        "id": project.id,
+        "label": project.label,
+        "created_at": wire.iso(project.created_ms),
+    }
+
+
+def _signing_view(request: web.Request) -> list[dict[str, Any]]:
+    tokens = request.app[GATEKEEPER].tokens
+    signer = tokens.signer()
+    return [_signing_key_view(key, signs=key is signer) for key in tokens.accepted()]
+
+
+def _signing_key_view(key: SigningKey, *, signs: bool) -> dict[str, Any]:
+    """One key that is accepted; never its private half."""
+    return {
+        "kid": key.kid,
+        "signs": signs,
+        "signs_from": wire.iso(key.signs_from_ms or None),
+        "made_at": wire.iso(key.made_ms or None),
+    }

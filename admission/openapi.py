@@ -1,0 +1,286 @@
+"""The OpenAPI 3.1 document, made from the table of operations and the bodies that are checked.
+
+What goes in is pydantic's schema of the very class that reads it; what comes out is described here
+and compared with real answers by a test.
+"""
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from admission.domain import POOL_NAME, USER_ID, WORKER_ID
+from admission.operations import OPERATIONS, Operation
+
+# A view in short: name -> type; "?" may be null, "[]" a list, a capital letter another view.
+VIEWS: dict[str, dict[str, str]] = {
+    "Ticket": {
+        "ticket_id": "string", "user_id": "string", "pool": "string", "status": "status",
+        "position": "integer?", "queue_length": "integer", "estimated_wait": "integer?",
+        "estimated_wait_high": "integer?", "expires_in": "integer?", "expires_at": "instant?",
+        "session_duration": "integer", "joined_at": "instant", "reason": "string?",
+        "priority": "string", "may_be_passed": "boolean",
+    },
+    "Left": {
+        "user_id": "string", "pool": "string", "previous_status": "status", "status": "status",
+    },
+    "Metrics": {
+        "pool": "string", "capacity": "integer", "active": "integer", "draft": "integer",
+        "finishing": "integer", "waiting": "integer", "free": "integer", "paused": "boolean",
+        "admitted_total": "integer", "expired_total": "integer", "abandoned_total": "integer",
+        "estimated_wait": "integer?", "wait_p50": "integer?", "wait_p95": "integer?",
+    },
+    "Queued": {
+        "request_id": "string", "user_id": "string", "position": "integer",
+        "enqueued_at": "instant", "status": "status",
+    },
+    "Queue": {
+        "queue_length": "integer", "active_requests": "integer", "max_concurrent": "integer",
+        "total_processed": "integer", "queue_items": "[]Queued",
+    },
+    "Thread": {
+        "thread": "string", "created_at": "instant", "used_at": "instant", "expires_at": "instant",
+        "size_bytes": "integer", "system": "string?", "metadata": "object",
+    },
+    "Message": {"role": "string", "content": "string", "at": "instant"},
+    "Threads": {"threads": "[]Thread", "total": "integer"},
+    "ThreadDeleted": {"thread": "string", "deleted": "boolean"},
+    "Model": {"id": "string", "object": "string", "created": "integer", "owned_by": "string"},
+    "Models": {"object": "string", "data": "[]Model"},
+    "Registered": {
+        "worker_id": "string", "token": "string", "upstream_key": "string",
+        "heartbeat_interval": "integer",
+    },
+    "Reported": {"ready": "boolean", "reason": "string?", "draining": "boolean"},
+    "Draining": {"worker_id": "string", "draining": "boolean"},
+    "Released": {"worker_id": "string", "released": "boolean"},
+    "Closed": {"pool": "string", "closed": "boolean"},
+    "Pools": {"pools": "[]Pool"},
+    "Worker": {
+        "worker_id": "string", "url": "string", "kind": "string", "pool": "string",
+        "models": "[]string", "slots": "integer", "in_flight": "integer", "ready": "boolean",
+        "draining": "boolean", "reason": "string?", "first_seen": "instant",
+        "last_seen": "instant", "load": "object?", "hardware": "object?", "agent_info": "object?",
+    },
+    "Workers": {"workers": "[]Worker"},
+    "Key": {
+        "id": "string", "kind": "string", "label": "string", "user": "string?",
+        "project": "string?", "priority": "string?", "created_at": "instant",
+        "expires_at": "instant?",
+    },
+    "Keys": {"keys": "[]Key"},
+    "Deleted": {"id": "string", "deleted": "boolean"},
+    "Project": {"id": "string", "label": "string", "created_at": "instant"},
+    "Projects": {"projects": "[]Project"},
+    "Priorities": {"priorities": "object"},
+    "Priority": {"user_id": "string", "priority": "string?"},
+    "SigningKey": {
+        "kid": "string", "signs": "boolean", "signs_from": "instant?", "made_at": "instant?",
+    },
+    "SigningKeys": {"signing_keys": "[]SigningKey"},
+    "KeySet": {"keys": "[]object"},
+    "Health": {"status": "string"},
+    "OpenApi": {"openapi": "string", "info": "object", "paths": "object"},
+    "Problem": {
+        "type": "string", "title": "string", "status": "integer", "detail": "string",
+        "code": "string",
+    },
+    "OpenAiError": {"error": "object"},
+}  # fmt: skip
+# Views that hold another's fields and more.
+LARGER: dict[str, tuple[str, dict[str, str]]] = {
+    "TicketWithToken": ("Ticket", {"token": "string"}),
+    "ThreadWithMessages": ("Thread", {"messages": "[]Message"}),
+    "NewKey": ("Key", {"key": "string"}),
+    "Pool": (
+        "Metrics",
+        {"kind": "string", "needs_worker": "boolean", "ready_workers": "integer"},
+    ),
+}
+WORDS = {
+    400: "Not HTTP, or a field the gateway needs is missing",
+    401: "No key, or one nobody knows",
+    403: "A key of the wrong kind, or for somebody else",
+    404: "There is no such thing",
+    409: "The right call at the wrong moment",
+    413: "The body is larger than allowed",
+    422: "A field is wrong; the answer names it",
+    429: "No turn yet, or too many calls",
+    502: "The model server gave no answer",
+    503: "Nothing to change: try again later",
+}
+GOOD = {101: "Switched", 200: "Done", 201: "Made", 303: "Look there"}
+MEDIA = {
+    "json": ("application/json",),
+    "events": ("text/event-stream",),
+    "html": ("text/html",),
+    "any": ("*/*",),
+    "asset": ("text/css", "text/javascript"),
+    "websocket": (),
+}
+_ID: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 64,
+    "pattern": "^[A-Za-z0-9._-]{1,64}$",
+}
+PATH: dict[str, dict[str, Any]] = {
+    "user_id": {"type": "string", "pattern": f"^{USER_ID.pattern}$"},
+    "pool": {"type": "string", "pattern": f"^{POOL_NAME.pattern}$"},
+    "worker_id": {"type": "string", "pattern": f"^{WORKER_ID.pattern}$"},
+    "name": {"type": "string", "enum": ["page.css", "wait.js"]},
+    "thread": _ID,
+    "id": _ID,
+    "kid": _ID,
+}
+QUERY: dict[str, tuple[dict[str, Any], str]] = {
+    "pool": ({**PATH["pool"], "default": "default"}, "Which pool"),
+    "offset": ({"type": "integer", "minimum": 0, "maximum": 1_000_000_000}, "So many left out"),
+    "limit": ({"type": "integer", "minimum": 0, "maximum": 1000}, "So many at most"),
+    "token": ({"type": "string"}, "A user token, where no header can be sent"),
+    "lang": ({"type": "string", "enum": ["en", "fr", "it", "de", "es"]}, "The language"),
+    "ticket": ({"type": "string", "maxLength": 128}, "The ticket the page showed"),
+    "ticket_id": ({"type": "string", "maxLength": 128}, "One of the user's, in a request pool"),
+    "user_id": (PATH["user_id"], "Whose, with a service key"),
+}
+_WHO = {"user": 1, "service": 1, "admin": 1, "worker": 1, "visitor": 2}
+
+
+@cache
+def document(version: str) -> dict[str, Any]:
+    """The whole document; ``version`` of the service."""
+    operations = [(tag, each) for tag, group in OPERATIONS.items() for each in group]
+    bodies = {each.body: each.body for _, each in operations if each.body is not None}
+    names, schemas = _body_schemas(list(bodies))
+    paths: dict[str, dict[str, Any]] = {}
+    for tag, each in operations:
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(tag, each, names)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Vestibule",
+            "version": version,
+            "summary": "A fair, visible turn for every user on a limited pool of GPUs.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": tag} for tag in OPERATIONS],
+        "paths": paths,
+        "components": {
+            "schemas": {**_views(), **schemas},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "vestibule_token"},
+            },
+        },
+    }
+
+
+def _operation(tag: str, each: Operation, names: dict[type[BaseModel], str]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "tags": [tag],
+        "summary": each.summary,
+        "operationId": f"{each.method.lower()}_{each.path.strip('/').replace('/', '_')}",
+        "parameters": [*_path_parameters(each.path), *map(_query_parameter, each.query)],
+        "responses": _responses(each),
+        "security": [{"bearer": []}, {"cookie": []}][: _WHO.get(each.who, 0)],
+    }
+    if each.body is not None:
+        reference = {"$ref": f"#/components/schemas/{names[each.body]}"}
+        made["requestBody"] = {
+            "required": any(field.is_required() for field in each.body.model_fields.values()),
+            "content": {"application/json": {"schema": reference}},
+        }
+    elif each.path.startswith("/v1/") and each.method == "POST":
+        made["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _CHAT}},
+        }
+    return made
+
+
+_CHAT = {
+    "type": "object",
+    "description": "OpenAI's chat completion request; only `model` is read here",
+    "properties": {"model": {"type": "string", "minLength": 1, "maxLength": 256}},
+    "required": ["model"],
+}
+
+
+def _responses(each: Operation) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    for status, view in each.answers.items():
+        found[str(status)] = {"description": each.says or GOOD[status]}
+        if view or status == 200:
+            schema = {"$ref": f"#/components/schemas/{view}"} if view else {}
+            content = {media: {"schema": schema} for media in MEDIA[each.media]}
+            found[str(status)]["content"] = content
+    view, media = "Problem", "application/problem+json"
+    if each.path.startswith("/v1/"):
+        view, media = "OpenAiError", "application/json"
+    content = {media: {"schema": {"$ref": f"#/components/schemas/{view}"}}}
+    if each.media == "html":
+        content["text/html"] = {"schema": {}}
+    for status in _errors(each):
+        found[str(status)] = {"description": WORDS[status], "content": content}
+    return found
+
+
+def _errors(each: Operation) -> list[int]:
+    errors = {400, *each.errors}
+    if each.who != "anybody":
+        errors |= {401, 403, 429, 503}
+    if each.body is not None or each.query or "{" in each.path:
+        errors.add(422)
+    if each.method in ("POST", "PUT"):
+        errors |= {413, 422}
+    return sorted(errors)
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [{"name": name, "in": "path", "required": True, "schema": PATH[name]} for name in names]
+
+
+def _query_parameter(name: str) -> dict[str, Any]:
+    schema, description = QUERY[name]
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _body_schemas(
+    bodies: list[type[BaseModel]],
+) -> tuple[dict[type[BaseModel], str], dict[str, Any]]:
+    """The name of each body's schema, and the schemas with what they refer to."""
+    references, all_schemas = models_json_schema(
+        [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
+    )
+    names = {
+        body: reference["$ref"].rsplit("/", 1)[1] for (body, _), reference in references.items()
+    }
+    return names, all_schemas.get("$defs", {})  # type: ignore[return-value]
+
+
+def _views() -> dict[str, Any]:
+    views = {name: _object(fields) for name, fields in VIEWS.items()}
+    for name, (base, more) in LARGER.items():
+        views[name] = _object({**VIEWS[base], **more})
+    return views
+
+
+def _object(fields: dict[str, str]) -> dict[str, Any]:
+    properties = {name: _type(text) for name, text in fields.items()}
+    return {"type": "object", "properties": properties, "required": list(fields)}
+
+
+def _type(text: str) -> dict[str, Any]:
+    if text.startswith("[]"):
+        return {"type": "array", "items": _type(text[2:])}
+    name, null = text.removesuffix("?"), text.endswith("?")
+    if name[0].isupper():
+        return {"$ref": f"#/components/schemas/{name}"}
+    if name == "status":
+        return {"type": "string", "enum": ["waiting", "draft", "active", "disconnected"]}
+    made: dict[str, Any] = {"type": "string" if name == "instant" else name}
+    if name == "instant":
+        made["format"] = "date-time"
+    return {**made, "type": [made["type"], "null"]} if null else made

@@ -1,0 +1,170 @@
+"""The table of every HTTP operation: who may call it, what goes in, what comes out.
+
+Data only; ``openapi`` makes the document of it. A test compares it with the application's routes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from admission import wire
+from admission.api import chat, keys, threads
+
+Who = Literal["anybody", "user", "service", "admin", "worker", "visitor"]
+Answer = Literal["json", "events", "html", "any", "asset", "websocket"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path.
+
+    ``errors``: beside those that its kind of caller, body and parameters bring along. ``answers``:
+    the name of a view in ``openapi.VIEWS`` by status, "" for anything that is not JSON of ours.
+    """
+
+    method: str
+    path: str
+    summary: str
+    who: Who
+    answers: Mapping[int, str]
+    body: type[BaseModel] | None = None
+    query: tuple[str, ...] = ()
+    errors: tuple[int, ...] = ()
+    media: Answer = "json"
+    says: str = ""  # what a good answer is, where a schema cannot tell
+
+
+POOL = ("pool",)
+PAGED = ("offset", "limit")
+TICKET = {200: "Ticket"}
+WAIT = ("pool", "lang", "ticket")
+TICKET_EVENTS = (
+    "Server-Sent Events: `event: ticket`, data = the view Ticket, increasing ids. A snapshot first,"
+    " then each change, disconnected last; a comment every 15 s. Being attached is presence."
+)
+CHAT_EVENTS = (
+    "Server-Sent Events, data = JSON with a type: queue (position, message: the place in words, at"
+    " each change while waiting), sources (sources, as the upstream sends them), token (content),"
+    " done (thread, to send back with the next message; saved; finish_reason), error (code,"
+    " message). An error before the first event is an HTTP error."
+)
+
+OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
+    "Turns": (
+        Operation("POST", "/queue/join/{user_id}", "Take a place, or the slot at once; idempotent",
+                  "user", {200: "TicketWithToken"}, wire.JoinBody, POOL, (404, 409)),
+        Operation("POST", "/queue/confirm/{user_id}", "Turn an offered slot into a session",
+                  "user", TICKET, wire.ConfirmBody, POOL, (404, 409)),
+        Operation("POST", "/queue/leave/{user_id}", "End the turn; with client, detach one chat",
+                  "user", {200: "Left"}, wire.LeaveBody, POOL, (404,)),
+        Operation("POST", "/queue/heartbeat/{user_id}", "Stay present; with client, in use",
+                  "user", TICKET, wire.HeartbeatBody, POOL, (404,)),
+        Operation("GET", "/queue/status/{user_id}", "The ticket, without any side effect",
+                  "user", TICKET, None, ("pool", "ticket_id"), (404,)),
+        Operation("GET", "/queue/events/{user_id}", "The ticket at each change, as an event stream",
+                  "visitor", {200: ""}, None, ("pool", "ticket_id", "token"), (404,), "events",
+                  TICKET_EVENTS),
+        Operation("GET", "/queue/ws/{user_id}", "The same over WebSocket",
+                  "visitor", {101: ""}, None, ("pool", "ticket_id", "token"), (404,),
+                  "websocket"),
+        Operation("GET", "/queue/metrics", "The numbers of one pool",
+                  "service", {200: "Metrics"}, None, POOL, (404,)),
+        Operation("GET", "/queue/status", "Who waits, in order; the first is 1",
+                  "service", {200: "Queue"}, None, (*POOL, *PAGED), (404,)),
+    ),
+    "Chats": (
+        Operation("POST", "/chat/stream", "Wait the turn, ask the model, stream the answer",
+                  "user", {200: ""}, chat.ChatBody, ("lang",), (404, 429, 502), "events",
+                  CHAT_EVENTS),
+        Operation("GET", "/chat/threads", "The caller's conversations, the last used first",
+                  "user", {200: "Threads"}, None, ("user_id", *PAGED)),
+        Operation("POST", "/chat/threads", "Begin a conversation, with a system prompt",
+                  "user", {201: "Thread"}, threads.ThreadBody, ("user_id",)),
+        Operation("GET", "/chat/threads/{thread}", "One conversation with its messages",
+                  "user", {200: "ThreadWithMessages"}, None, ("user_id",), (404,)),
+        Operation("DELETE", "/chat/threads/{thread}", "Forget a conversation",
+                  "user", {200: "ThreadDeleted"}, None, ("user_id",), (404,)),
+        Operation("POST", "/chat/threads/{thread}/clear", "Forget the messages of a conversation",
+                  "user", {200: "Thread"}, None, ("user_id",), (404,)),
+    ),
+    "Gateway": (
+        Operation("GET", "/v1/models", "The models that are served (OpenAI)",
+                  "user", {200: "Models"}),
+        Operation("POST", "/v1/chat/completions", "A chat of the user who holds a session (OpenAI);"
+                  " the answer is the model server's, byte by byte",
+                  "user", {200: ""}, None, (), (404, 429, 502), "any"),
+    ),
+    "Pages": (
+        Operation("GET", "/wait/{user_id}", "The waiting page, for people",
+                  "visitor", {200: "", 303: ""}, None, ("pool", "lang", "token"), (404,), "html"),
+        Operation("POST", "/wait/{user_id}/join", "Its button: take a place",
+                  "visitor", {303: ""}, None, WAIT, (404, 409), "html"),
+        Operation("POST", "/wait/{user_id}/confirm", "Its button: take the offered slot",
+                  "visitor", {303: ""}, None, WAIT, (404, 409), "html"),
+        Operation("POST", "/wait/{user_id}/leave", "Its button: make room",
+                  "visitor", {303: ""}, None, WAIT, (404,), "html"),
+        Operation("GET", "/assets/{name}", "The style sheet and the script of the pages",
+                  "anybody", {200: ""}, None, (), (404,), "asset"),
+        Operation("GET", "/docs", "This document, to read", "anybody", {200: ""}, media="html"),
+        Operation("GET", "/openapi.json", "This document, for machines", "anybody",
+                  {200: "OpenApi"}),
+    ),
+    "Workers": (
+        Operation("POST", "/workers/register", "An agent makes its worker known",
+                  "worker", {200: "Registered"}, wire.RegisterBody, (), (404, 409)),
+        Operation("POST", "/workers/heartbeat", "A worker's report, good for 30 s",
+                  "worker", {200: "Reported"}, wire.WorkerHeartbeatBody, (), (404,)),
+        Operation("POST", "/workers/{worker_id}/drain", "No new requests, asked by its agent",
+                  "worker", {200: "Draining"}, None, POOL, (404,)),
+    ),
+    "Admin": (
+        Operation("GET", "/admin/pools", "All pools", "admin", {200: "Pools"}),
+        Operation("PUT", "/admin/pools/{pool}", "Settings of a pool, in force at once; makes a new"
+                  " one", "admin", {200: "Pool"}, wire.PoolBody, (), (409,)),
+        Operation("DELETE", "/admin/pools/{pool}", "End everybody's turn there and forget the pool",
+                  "admin", {200: "Closed"}, None, (), (404, 409)),
+        Operation("POST", "/admin/queue/cancel/{user_id}", "Take a user out, and cut what runs",
+                  "admin", {200: "Left"}, wire.CancelBody, POOL, (404,)),
+        Operation("GET", "/admin/workers", "The workers", "admin", {200: "Workers"}),
+        Operation("POST", "/admin/workers/{worker_id}/drain", "No new requests for a worker",
+                  "admin", {200: "Draining"}, None, POOL, (404,)),
+        Operation("POST", "/admin/workers/{worker_id}/release", "Forget a worker",
+                  "admin", {200: "Released"}, None, POOL, (404,)),
+    ),
+    "Keys": (
+        Operation("POST", "/admin/keys", "A new key; its text is told this once",
+                  "admin", {201: "NewKey"}, keys.KeyBody),
+        Operation("GET", "/admin/keys", "All keys, without their texts", "admin", {200: "Keys"}),
+        Operation("DELETE", "/admin/keys/{id}", "Withdraw a key",
+                  "admin", {200: "Deleted"}, None, (), (404,)),
+        Operation("GET", "/admin/projects", "All projects", "admin", {200: "Projects"}),
+        Operation("GET", "/admin/projects/{id}", "One project",
+                  "admin", {200: "Project"}, None, (), (404,)),
+        Operation("PUT", "/admin/projects/{id}", "Make or rename a project",
+                  "admin", {200: "Project"}, keys.ProjectBody),
+        Operation("DELETE", "/admin/projects/{id}", "Forget a project without keys",
+                  "admin", {200: "Deleted"}, None, (), (404, 409)),
+        Operation("GET", "/admin/priorities", "The classes of users", "admin", {200: "Priorities"}),
+        Operation("GET", "/admin/priorities/{user_id}", "The class of one user",
+                  "admin", {200: "Priority"}),
+        Operation("PUT", "/admin/priorities/{user_id}", "Give a user a class",
+                  "admin", {200: "Priority"}, keys.PriorityBody),
+        Operation("DELETE", "/admin/priorities/{user_id}", "Take a user's class away",
+                  "admin", {200: "Priority"}, None, (), (404,)),
+        Operation("GET", "/admin/signing-keys", "The keys that sign user tokens",
+                  "admin", {200: "SigningKeys"}),
+        Operation("POST", "/admin/signing-keys", "A new signing key",
+                  "admin", {201: "SigningKeys"}, keys.RotationBody, (), (409,)),
+        Operation("DELETE", "/admin/signing-keys/{kid}", "Withdraw a signing key",
+                  "admin", {200: "SigningKeys"}, None, (), (404, 409)),
+        Operation("GET", "/.well-known/jwks.json", "The public keys that check user tokens"
+                  " (RFC 7517)", "anybody", {200: "KeySet"}),
+    ),
+    "Health": (
+        Operation("GET", "/healthz", "Is this process alive", "anybody", {200: "Health"}),
+        Operation("GET", "/readyz", "Can it do its work", "anybody", {200: "Health"},
+                  errors=(503,)),
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""The engine beside a plain model of the same rules."""

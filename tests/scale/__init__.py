@@ -1,0 +1,1 @@
+"""What happens when servers and processes are several, and when they die."""
