@@ -46,6 +46,7 @@ async def store_at(
         except UnfitServer as error:
             raise CommandError(str(error)) from error
         yield store
+        await store.drained()
     finally:
         await redis.aclose()
 

@@ -134,3 +134,4 @@ async def service(redis: Redis, clock: ManualClock) -> AsyncIterator[Service]:
     async with ClientSession(url) as http:
         yield Service(url, settings, app[STORE], clock, http)
     await runner.cleanup()
+    await app[STORE].drained()

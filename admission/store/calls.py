@@ -71,6 +71,11 @@ class Calls:
             _log_move(pool, move)
         return reply
 
+    async def drained(self) -> None:
+        """Returns when no call is under way, as before Redis is closed."""
+        if self._lanes is not None:
+            await self._lanes.drained()
+
     async def _send(self, command: Command) -> Any:
         loads = self._loads
         try:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError, ResponseError
 
 # While one waits for its answers the other sends; more would only make the batches smaller.
-LANES = 2
+LANES = 4
 BATCH_MAX = 64  # who stands behind a full batch of scripts of 50 us waits 3 ms
 
 Command = Sequence[bytes | int]
@@ -44,6 +44,11 @@ class Lanes:
         lane = asyncio.create_task(self._run())  # begins once this turn of the loop is over
         self._running.add(lane)
         lane.add_done_callback(self._ended)
+
+    async def drained(self) -> None:
+        """Returns when nothing is under way: a caller who was cancelled did not wait for that."""
+        while self._running:
+            await asyncio.wait(self._running)
 
     def _ended(self, lane: asyncio.Task[None]) -> None:
         self._running.discard(lane)

@@ -44,7 +44,7 @@ POOL_KEYS: tuple[Key, ...] = (
     Key(
         "pool",
         "hash",
-        "defaults, set:* (settings), *_total (counters), pass_*, t_ms, seq, arrivals, virtual"
+        "defaults, settings (JSON), *_total (counters), pass_*, t_ms, seq, arrivals, virtual"
         " (clocks)",
     ),
     Key("told", "hash", "ticket -> place and instant (or draft's moment) last told; soon:ticket"),

@@ -80,6 +80,10 @@ class RedisStore:
             for pool in await self.pools():
                 await self._calls.run("configure", pool, changes="{}")
 
+    async def drained(self) -> None:
+        """Returns when no call is under way, as before Redis is closed."""
+        await self._calls.drained()
+
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers."""
         await self._answer(self._redis.ping())

@@ -49,6 +49,7 @@ async def served_at(url: str, clock: ManualClock, **changes: str) -> AsyncIterat
             yield Service(address, settings, store, clock, http)
     finally:
         await runner.cleanup()
+        await store.drained()
         await redis.aclose()
 
 

@@ -73,7 +73,7 @@ class Day:
         self.clock = ManualClock()
         self.hours = Hours(self.clock)
         self.lasts_ms = round(hours * HOUR)
-        self.redis = Redis.from_url(url)
+        self.redis = Redis.from_url(url, socket_timeout=None)
         users = [f"somebody-{number:02}" for number in range(USERS)]
         classes = [*self.policy.priorities] * 8 + ["default"] * USERS
         self.rng.shuffle(users)

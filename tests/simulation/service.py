@@ -64,7 +64,7 @@ class Service:
         self.last: deque[str] = deque(maxlen=REMEMBERED)
         self._url, self._clock, self._policy = url, clock, policy
         self._rng, self._witness, self._heard = rng, witness, heard
-        self._clients = [Redis.from_url(url) for _ in range(STORES)]
+        self._clients = [Redis.from_url(url, socket_timeout=None) for _ in range(STORES)]
         self._stores = [RedisStore(client, clock, policy) for client in self._clients]
         self._transitions = _Transitions()
 
@@ -119,7 +119,7 @@ class Service:
         """One process dies, and comes back knowing nothing."""
         at = self._rng.randrange(STORES)
         await self._clients[at].aclose()
-        self._clients[at] = Redis.from_url(self._url)
+        self._clients[at] = Redis.from_url(self._url, socket_timeout=None)
         self._stores[at] = RedisStore(self._clients[at], self._clock, self._policy)
         self.crashes += 1
 

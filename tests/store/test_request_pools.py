@@ -273,7 +273,7 @@ async def test_nothing_of_a_user_stays_behind(one: Room) -> None:
 async def test_under_any_load_slots_hold_and_every_request_ends(room_of: RoomOf, seed: int) -> None:
     room, rng = room_of(kind="request", capacity=3, user_concurrency=2), random.Random(seed)
     open_: list[Ticket] = []
-    for step in range(300):
+    for step in range(120):
         room.clock.advance_ms(rng.randrange(2000))
         if rng.random() < 0.5:
             open_.append(await ask(room, rng.choice("abcd"), f"r{step}"))

@@ -10,7 +10,21 @@ RETURNS
   configured  null
   occupied    null  somebody waits or holds a slot, so the kind must stay as it is
 ]]
-redis.call("HSET", K.pool, "defaults", cjson.encode(DEFAULTS))
+redis.call("HSET", K.pool, "defaults", cjson.encode(given_policy()))
+
+-- Layout 1 kept each setting in a field of its own.
+local function take_over_settings()
+  local stored = redis.call("HGETALL", K.pool)
+  for i = 1, #stored, 2 do
+    local name = string.match(stored[i], "^set:(.+)$")
+    if name then
+      keep_setting(name, cjson.decode(stored[i + 1]))
+      redis.call("HDEL", K.pool, stored[i])
+    end
+  end
+end
+
+take_over_settings()
 local changes = cjson.decode(ARGV[3])
 if changes.kind and changes.kind ~= (POLICY.kind or "session") and occupied() then
   return reply("occupied")

@@ -67,7 +67,6 @@ enqueue(ticket, facts)
 if facts.auto_confirm then attach(ticket, facts) end
 offer_free()
 facts = load_ticket(ticket)
-if state_of(ticket, facts) == "waiting" then
-  tell_position(ticket, facts, position_of(ticket, facts))
-end
-return reply("joined", view(ticket, facts))
+local now_state, deadline, reason = state_of(ticket, facts)
+if now_state == "waiting" then tell_position(ticket, facts, position_of(ticket, facts)) end
+return reply("joined", view(ticket, facts, now_state, deadline, reason))

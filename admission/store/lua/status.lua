@@ -9,11 +9,13 @@ ARGV
 RETURNS
   ticket   view
   unknown  null
+USES
+  clock ticket pool order publish learn forecast estimate view
 ]]
 local user, named = ARGV[3], ARGV[4]
 local ticket = meant_by(user, named)
 local facts = load_ticket(ticket)
 if not facts or facts.user ~= user then return reply("unknown") end
-local _, _, _, ended_ms = state_of(ticket, facts)
+local state, deadline, reason, ended_ms = state_of(ticket, facts)
 if not readable(ended_ms) then return reply("unknown") end
-return reply("ticket", view(ticket, facts))
+return reply("ticket", view(ticket, facts, state, deadline, reason))

@@ -153,3 +153,13 @@ local function position_of(ticket, facts)
   if REQUESTS then return backlog_position(ticket, facts) end
   return 1 + redis.call("ZCOUNT", K.queue, "-inf", "(" .. exact(facts.score))
 end
+
+-- The user's ticket: in a session pool there is one; in a request pool the one that is named by its
+-- id, the newest, or when that one is forgotten another that is not over.
+local function meant_by(user, named)
+  if REQUESTS and named and named ~= "" then return named end
+  local ticket = redis.call("HGET", K.users, user)
+  if ticket or not REQUESTS then return ticket end
+  local lane = load_lane(user)
+  return lane.head or next(lane.running) or next(lane.skipped)
+end

@@ -1,27 +1,21 @@
 -- pool: what the pool allows (the service's settings, overridden by those an admin stored), how
 -- many slots it has and how many are held.
 
+local KEPT = redis.call("HMGET", K.pool, "settings", "defaults")
+
 -- A process without the service's settings (a clockwork of its own) takes those the service left
 -- here; where none was yet, there are no slots.
 local function given_policy()
   local given = cjson.decode(ARGV[2])
   if given.capacity then return given end
-  local kept = redis.call("HGET", K.pool, "defaults")
-  local policy = kept and cjson.decode(kept) or { capacity = 0 }
+  local policy = KEPT[2] and cjson.decode(KEPT[2]) or { capacity = 0 }
   policy.pool = given.pool
   return policy
 end
 
-local DEFAULTS, POLICY = given_policy(), given_policy()
-
-local function read_policy()
-  local stored = redis.call("HGETALL", K.pool)
-  for i = 1, #stored, 2 do
-    local name = string.match(stored[i], "^set:(.+)$")
-    if name then POLICY[name] = cjson.decode(stored[i + 1]) end
-  end
-end
-read_policy()
+local POLICY = given_policy()
+local SETTINGS = KEPT[1] and cjson.decode(KEPT[1]) or {} -- an admin's
+for name, value in pairs(SETTINGS) do POLICY[name] = value end
 
 local REQUESTS = POLICY.kind == "request" -- a slot for one request, not for a session
 
@@ -34,24 +28,24 @@ end
 -- Keep a setting, which wins over the service's own; null gives it back.
 local function keep_setting(name, value)
   if value == cjson.null then
-    redis.call("HDEL", K.pool, "set:" .. name)
-    POLICY[name] = DEFAULTS[name]
+    SETTINGS[name], POLICY[name] = nil, given_policy()[name]
   else
-    redis.call("HSET", K.pool, "set:" .. name, cjson.encode(value))
-    POLICY[name] = value
+    SETTINGS[name], POLICY[name] = value, value
   end
+  redis.call("HSET", K.pool, "settings", cjson.encode(SETTINGS))
 end
 
 -- Counts look at scores, never at cardinality: what is past its deadline no longer counts,
 -- whether or not a tick has come by.
+local AFTER_NOW = "(" .. exact(NOW)
 local function live(key)
-  return redis.call("ZCOUNT", key, string.format("(%.0f", NOW), "+inf")
+  return redis.call("ZCOUNT", key, AFTER_NOW, "+inf")
 end
 
 -- Without those whose first use is overdue.
 local function live_sessions()
   local n = live(K.sessions)
-  local due = redis.call("ZRANGEBYSCORE", K.unused, "-inf", string.format("%.0f", NOW))
+  local due = redis.call("ZRANGEBYSCORE", K.unused, "-inf", exact(NOW))
   for _, ticket in ipairs(due) do
     if (tonumber(redis.call("ZSCORE", K.sessions, ticket)) or 0) > NOW then n = n - 1 end
   end
@@ -62,7 +56,7 @@ end
 local function live_finishing()
   local n = live(K.finishing)
   local due = redis.call("ZRANGEBYSCORE", K.sessions,
-    string.format("(%.0f", NOW - ANSWER_LEASE_MS), string.format("%.0f", NOW))
+    "(" .. exact(NOW - ANSWER_LEASE_MS), exact(NOW))
   for _, ticket in ipairs(due) do
     if answering_until(load_ticket(ticket)) > 0 then n = n + 1 end
   end
@@ -74,7 +68,7 @@ local function busy()
 end
 
 local function ready_slots()
-  local ids = redis.call("ZRANGEBYSCORE", K.ready, string.format("(%.0f", NOW), "+inf")
+  local ids = redis.call("ZRANGEBYSCORE", K.ready, AFTER_NOW, "+inf")
   local slots = 0
   for _, id in ipairs(ids) do
     local raw = redis.call("HGET", K.workers, id)

@@ -38,24 +38,20 @@ local function finish(ticket, facts)
   log(ticket, facts, "finishing", "disconnected", facts.reason)
 end
 
-local DUTIES = {}
-for _, ending in ipairs(ENDINGS) do DUTIES[#DUTIES + 1] = { ending.key, end_as_due } end
-DUTIES[#DUTIES + 1] = { K.finishing, finish }
-DUTIES[#DUTIES + 1] = { K.presence, skip }
-DUTIES[#DUTIES + 1] = { K.ended, forget }
-
 local function end_due()
-  local left = BATCH
+  local left, now = BATCH, exact(NOW)
   local function run(key, act)
-    local due = redis.call("ZRANGEBYSCORE", key, "-inf", exact(NOW), "LIMIT", 0, left)
+    if left == 0 then return end
+    local due = redis.call("ZRANGEBYSCORE", key, "-inf", now, "LIMIT", 0, left)
     left = left - #due
     for _, ticket in ipairs(due) do act(ticket, load_ticket(ticket)) end
   end
-  for _, duty in ipairs(DUTIES) do
-    if left > 0 then run(duty[1], duty[2]) end
-  end
+  for _, ending in ipairs(ENDINGS) do run(ending.key, end_as_due) end
+  run(K.finishing, finish)
+  run(K.presence, skip)
+  run(K.ended, forget)
   -- An idle session is only ever ended for somebody who waits.
-  if left > 0 and redis.call("ZCARD", K.queue) > 0 then run(K.idle, end_idle) end
+  if redis.call("ZCARD", K.queue) > 0 then run(K.idle, end_idle) end
 end
 
 -- Who is due, but beyond this script's batch, is ended or skipped on the way.
@@ -104,16 +100,6 @@ local function settled(ticket, user)
   end
   if not readable(ended_ms) then return nil end
   return ticket, facts, state
-end
-
--- The user's ticket: in a session pool there is one; in a request pool the one that is named by its
--- id, the newest, or when that one is forgotten another that is not over.
-local function meant_by(user, named)
-  if REQUESTS and named and named ~= "" then return named end
-  local ticket = redis.call("HGET", K.users, user)
-  if ticket or not REQUESTS then return ticket end
-  local lane = load_lane(user)
-  return lane.head or next(lane.running) or next(lane.skipped)
 end
 
 local function latest(user, named)

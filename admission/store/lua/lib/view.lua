@@ -14,8 +14,8 @@ local function may_be_passed(facts)
   return passes(class_of("default"))
 end
 
-local function view(ticket, facts)
-  local state, deadline, reason = state_of(ticket, facts)
+local function view(ticket, facts, state, deadline, reason)
+  if not state then state, deadline, reason = state_of(ticket, facts) end
   local seen = {
     now_ms = NOW, ticket_id = ticket, user_id = facts.user, pool = POLICY.pool, status = state,
     queue_length = waiting_count(), joined_ms = facts.joined_ms,
