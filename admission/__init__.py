@@ -5,10 +5,12 @@
                         │  present and auto_confirm ─────────────────────▲
                         └─ leave · abandoned · queue timeout · draft over ────────────► disconnected
 
-Reading order: ``domain`` the words · ``store/`` every Redis key, one Lua script per arrow above,
-and one method per script · ``outcomes`` what they answer · ``errors`` what callers get to see ·
-``wire`` JSON in and out · ``auth`` who may call · ``api/`` REST and events · ``gateway/`` ``/v1`` ·
-``directory`` and ``news`` what one process remembers · ``app`` puts it together · ``settings``.
+Reading order: ``domain`` the words · ``store/`` every Redis key, one Lua script per call, and one
+method per script · ``outcomes`` what they answer · ``errors`` what callers get to see · ``wire``
+JSON in, ``views`` JSON out · ``auth/`` who may call, ``rates`` how often · ``api/`` REST and
+events · ``pages/`` what people read · ``operations`` and ``openapi`` the API, described ·
+``gateway/`` ``/v1`` · ``directory`` the workers as one process saw them · ``news``, ``audience``
+and ``listener`` who is attached to it · ``app`` puts it together · ``settings``.
 
 Imports nothing of ours: the scheduler, infra and the worker know admission, never the reverse.
 """

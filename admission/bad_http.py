@@ -13,7 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
 
-from admission import logs, wire
+from admission import logs, views
 from admission.errors import AdmissionError
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class _Protocol(RequestHandler):
             error = AdmissionError("The request is not HTTP/1.1.", code="bad_http", field="request")
         error.status = status
         response = web.json_response(
-            wire.problem(error), status=status, content_type="application/problem+json"
+            views.problem(error), status=status, content_type="application/problem+json"
         )
         response.force_close()
         return response

@@ -87,3 +87,7 @@ class PoolPaused(Unavailable):
 
 class NoWorker(Unavailable):
     code = "no_ready_worker"
+
+    def __init__(self) -> None:
+        # A worker reports at least every 10 s.
+        super().__init__("No worker is ready for this model.", retry_after_s=5)

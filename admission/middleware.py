@@ -10,7 +10,7 @@ import re
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from admission import logs, proxies, wire
+from admission import logs, proxies, views
 from admission.api import access
 from admission.auth import NOBODY
 from admission.errors import AdmissionError, BadInput
@@ -20,7 +20,7 @@ REQUEST_ID_HEADER = "X-Request-Id"
 ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-Id, X-Vestibule-Wait, X-Vestibule-Message"
 PREFLIGHT_AGE_S = 600  # how long a browser need not ask again; Chrome allows two hours at most
 # What machines call at their own pace: workers' reports, and whoever watches this process.
-NOT_COUNTED = ("/workers/", "/healthz", "/readyz", "/metrics")
+NOT_COUNTED = ("/workers/", "/healthz", "/readyz")
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ def error_response(request: web.Request, error: AdmissionError) -> web.Response:
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if request.path.startswith("/v1/"):
-        return web.json_response(wire.openai_error(error), status=error.status, headers=headers)
+        return web.json_response(views.openai_error(error), status=error.status, headers=headers)
     return web.json_response(
-        wire.problem(error),
+        views.problem(error),
         status=error.status,
         headers=headers,
         content_type="application/problem+json",

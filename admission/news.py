@@ -30,7 +30,6 @@ class Newsroom:
         self._store = store
         self._audiences: dict[str, Audience] = {}  # by pool
         self._rota: deque[Listener] = deque()  # by when their next ping is due
-        self._bells: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._pools_changed: set[str] = set()  # whose places may be others now
         self._places = asyncio.Event()  # of some pool
         self._closing = False
@@ -86,22 +85,6 @@ class Newsroom:
                 yield None
             ticket = await self._next(listener)
 
-    @contextmanager
-    def attach(self, user: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the user's ticket may be another, in whichever pool, and
-        when the service stops. It is no presence, and each time the ticket must be read: where many
-        wait, ``follow`` them."""
-        bell = asyncio.Event()
-        if self._closing:
-            bell.set()
-        self._bells[user].add(bell)
-        try:
-            yield bell
-        finally:
-            self._bells[user].discard(bell)
-            if not self._bells[user]:
-                del self._bells[user]
-
     # --- what lasts as long as the service -----------------------------------------------------
 
     @property
@@ -115,7 +98,6 @@ class Newsroom:
         for audience in self._audiences.values():
             for listener in audience:
                 listener.wake()
-        self._ring(list(self._bells))
 
     async def hear(self) -> None:
         """Wake those whose ticket moved, as the store tells it. Never ends by itself."""
@@ -126,7 +108,6 @@ class Newsroom:
             pools = list(self._audiences) if change.pool is None else [change.pool]
             for pool in pools:
                 self._hear_of(pool, change.users)
-            self._ring(list(self._bells) if change.users is None else change.users)
 
     async def keep_places(self) -> None:
         """Tell places when they changed. Never ends by itself."""
@@ -141,7 +122,6 @@ class Newsroom:
                     await self._audiences[pool].tell_places()
                 except StoreUnavailable:
                     self._places_changed(pool)
-            self._ring(list(self._bells))
             await asyncio.sleep(max(0.0, began_s + PLACES_S - _now_s()))
 
     async def keep_presence(self) -> None:
@@ -179,11 +159,6 @@ class Newsroom:
     def _places_changed(self, pool: str) -> None:
         self._pools_changed.add(pool)
         self._places.set()
-
-    def _ring(self, users: Iterable[str]) -> None:
-        for user in users:
-            for bell in self._bells.get(user, ()):
-                bell.set()
 
     # --- one listener's ticket -------------------------------------------------------------------
 

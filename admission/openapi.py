@@ -10,8 +10,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from admission.domain import POOL_NAME, USER_ID, WORKER_ID
+from admission.api.chat import THREAD_ID
+from admission.domain import POOL_NAME, USER_ID, WORKER_ID, Status
 from admission.operations import OPERATIONS, Operation
+from admission.pages.waiting import ASSETS
+from admission.pages.words import LANGUAGES
 
 # A view in short: name -> type; "?" may be null, "[]" a list, a capital letter another view.
 VIEWS: dict[str, dict[str, str]] = {
@@ -123,13 +126,13 @@ _ID: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
     "maxLength": 64,
-    "pattern": "^[A-Za-z0-9._-]{1,64}$",
+    "pattern": f"^{THREAD_ID}$",
 }
 PATH: dict[str, dict[str, Any]] = {
     "user_id": {"type": "string", "pattern": f"^{USER_ID.pattern}$"},
     "pool": {"type": "string", "pattern": f"^{POOL_NAME.pattern}$"},
     "worker_id": {"type": "string", "pattern": f"^{WORKER_ID.pattern}$"},
-    "name": {"type": "string", "enum": ["page.css", "wait.js"]},
+    "name": {"type": "string", "enum": [*ASSETS]},
     "thread": _ID,
     "id": _ID,
     "kid": _ID,
@@ -139,7 +142,7 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
     "offset": ({"type": "integer", "minimum": 0, "maximum": 1_000_000_000}, "So many left out"),
     "limit": ({"type": "integer", "minimum": 0, "maximum": 1000}, "So many at most"),
     "token": ({"type": "string"}, "A user token, where no header can be sent"),
-    "lang": ({"type": "string", "enum": ["en", "fr", "it", "de", "es"]}, "The language"),
+    "lang": ({"type": "string", "enum": [*LANGUAGES]}, "The language"),
     "ticket": ({"type": "string", "maxLength": 128}, "The ticket the page showed"),
     "ticket_id": ({"type": "string", "maxLength": 128}, "One of the user's, in a request pool"),
     "user_id": (PATH["user_id"], "Whose, with a service key"),
@@ -279,7 +282,7 @@ def _type(text: str) -> dict[str, Any]:
     if name[0].isupper():
         return {"$ref": f"#/components/schemas/{name}"}
     if name == "status":
-        return {"type": "string", "enum": ["waiting", "draft", "active", "disconnected"]}
+        return {"type": "string", "enum": [*Status]}
     made: dict[str, Any] = {"type": "string" if name == "instant" else name}
     if name == "instant":
         made["format"] = "date-time"

@@ -150,7 +150,7 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
         Operation("GET", "/admin/priorities/{user_id}", "The class of one user",
                   "admin", {200: "Priority"}),
         Operation("PUT", "/admin/priorities/{user_id}", "Give a user a class",
-                  "admin", {200: "Priority"}, keys.PriorityBody),
+                  "admin", {200: "Priority"}, keys.UserPriorityBody),
         Operation("DELETE", "/admin/priorities/{user_id}", "Take a user's class away",
                   "admin", {200: "Priority"}, None, (), (404,)),
         Operation("GET", "/admin/signing-keys", "The keys that sign user tokens",

@@ -140,7 +140,6 @@ def _pem(secret: SecretStr) -> SecretStr:
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
-Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 Rate = Annotated[str | None, BeforeValidator(_rate)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]

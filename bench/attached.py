@@ -22,7 +22,7 @@ from admission.domain import DEFAULT_POOL, PoolPolicy
 from admission.settings import Settings
 from admission.store.connection import open_redis
 from admission.store.redis_store import RedisStore
-from bench.gateway import _until
+from bench.gateway import until_answers
 from bench.scripts import server
 from infra.service import serving, store_at
 from infra.stopping import stop_event
@@ -115,7 +115,7 @@ async def room(capacity: int = CAPACITY) -> AsyncIterator[Room]:
         )
         redis = open_redis(url)
         try:
-            await _until(f"http://127.0.0.1:{PORT}/healthz")
+            await until_answers(f"http://127.0.0.1:{PORT}/healthz")
             store = RedisStore(redis, RedisClock(), _policy(capacity))
             yield Room(store, PORT, Process(process.pid))
         finally:

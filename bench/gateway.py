@@ -61,7 +61,7 @@ async def _load(base: str, headers: dict[str, str]) -> tuple[float, float]:
 async def _upstream() -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.gateway")
     try:
-        await _until(f"http://127.0.0.1:{UPSTREAM_PORT}/v1/models")
+        await until_answers(f"http://127.0.0.1:{UPSTREAM_PORT}/v1/models")
         yield
     finally:
         process.terminate()
@@ -83,14 +83,14 @@ async def _vestibule() -> AsyncIterator[str]:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            await _until(f"http://127.0.0.1:{GATEWAY_PORT}/readyz", '"ready": 1')
+            await until_answers(f"http://127.0.0.1:{GATEWAY_PORT}/readyz", '"ready": 1')
             yield read_keys(Path(state) / "keys.json")["service_key"]
         finally:
             process.terminate()
             await process.wait()
 
 
-async def _until(url: str, text: str = "") -> None:
+async def until_answers(url: str, text: str = "") -> None:
     """Wait until ``url`` answers with ``text`` in its body."""
     async with asyncio.timeout(20), ClientSession() as http:
         while True:

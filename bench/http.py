@@ -22,7 +22,7 @@ from admission.domain import DEFAULT_POOL, PoolPolicy
 from admission.settings import Settings
 from admission.store.connection import open_redis
 from admission.store.redis_store import RedisStore
-from bench.gateway import _until
+from bench.gateway import until_answers
 from bench.scripts import server
 from infra.service import serving, store_at
 from infra.stopping import stop_event
@@ -128,7 +128,7 @@ async def _process(side: str, url: str) -> AsyncIterator[Process]:
     )
     try:
         port = SERVICE_PORT if side == "service" else BARE_PORT
-        await _until(f"http://127.0.0.1:{port}/healthz")
+        await until_answers(f"http://127.0.0.1:{port}/healthz")
         yield Process(process.pid)
     finally:
         process.terminate()

@@ -15,32 +15,29 @@ from aiohttp import web
 from pydantic import Field
 
 from admission import wire
-from admission.api import access
+from admission.api import access, joins
 from admission.auth import Caller, Kind
 from admission.conversation import Thread
-from admission.domain import DEFAULT_PRIORITY, USER_ID, Status, Ticket
+from admission.domain import Status, Ticket
 from admission.errors import (
     AdmissionError,
     BadInput,
     Busy,
     NotFound,
     NoWorker,
-    PoolPaused,
-    QueueFull,
     StoreUnavailable,
     Unavailable,
 )
 from admission.gateway import turn
-from admission.gateway.ask import RETRY_WORKER_S, End, Piece, Sources, Token, ask
+from admission.gateway.ask import End, Piece, Sources, Token, ask
 from admission.keys import DIRECTORY, GATEKEEPER, NEWSROOM, SETTINGS, STORE, THREADS
-from admission.outcomes import Confirmed, Joined, NotConfirmed, Refused
+from admission.news import PING_S
+from admission.outcomes import Confirmed, NotConfirmed
 from admission.pages.words import choose, words
 from admission.store.thread_store import THREAD_BYTES_MAX
 
 MESSAGE_CHARACTERS_MAX = 32_768
 THREAD_ID = "[A-Za-z0-9._-]{1,64}"
-PING_S = 15.0  # as on /queue/events; each one renews presence
-RETRY_FULL_S = 30
 
 routes = web.RouteTableDef()
 
@@ -49,7 +46,7 @@ class ChatBody(wire.Body):
     message: Annotated[str, Field(min_length=1, max_length=MESSAGE_CHARACTERS_MAX)]
     model: wire.Name | None = None  # none: the first one served
     thread: Annotated[str, Field(pattern=f"^{THREAD_ID}$")] | None = None  # none: a new one
-    user_id: Annotated[str, Field(pattern=f"^{USER_ID.pattern}$")] | None = None
+    user_id: wire.UserId | None = None
 
 
 @routes.post("/chat/stream")
@@ -82,7 +79,7 @@ def _model(request: web.Request, named: str | None) -> str:
         raise NotFound(f"model: no worker serves {named!r}", code="model_not_served", field="model")
     served = directory.models()
     if not served or (named is not None and named not in served):
-        raise NoWorker("No worker is ready for this model.", retry_after_s=RETRY_WORKER_S)
+        raise NoWorker
     return named or served[0]
 
 
@@ -242,36 +239,16 @@ class _Chat:
 
     async def _join(self) -> Ticket:
         """Also for a caller who goes away meanwhile the join is whole, and can be left again."""
+        wish = wire.JoinBody(auto_confirm=True, client=self._client, request_id=self._client)
         joining = asyncio.ensure_future(
-            self._store.join(
-                self._pool,
-                self._user,
-                ticket=uuid.uuid4().hex,
-                request=self._client,  # of a request pool; a session pool has no use for it
-                auto_confirm=True,
-                client=self._client,
-                priority=self._priority(),
-            )
+            joins.join(self._request, self._who, self._pool, self._user, wish)
         )
         try:
-            outcome = await asyncio.shield(joining)
+            return await asyncio.shield(joining)
         except asyncio.CancelledError:
-            with suppress(StoreUnavailable):
+            with suppress(AdmissionError):
                 await joining
             raise
-        match outcome:
-            case Joined(ticket):
-                return ticket
-            case Refused("full"):
-                raise QueueFull(
-                    "The queue is full; nobody new can wait now.", retry_after_s=RETRY_FULL_S
-                )
-            case Refused():
-                raise PoolPaused("This pool takes nobody new now.", retry_after_s=RETRY_FULL_S)
-
-    def _priority(self) -> str:
-        own = self._request.app[GATEKEEPER].priority_of(self._who, self._user)
-        return own or DEFAULT_PRIORITY
 
     async def _tell(self, ticket: Ticket) -> None:
         message = self._words["waiting"]["heading"]

@@ -5,11 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from aiohttp import hdrs, web
 from pydantic import Field, model_validator
 
-from admission import wire
+from admission import views, wire
 from admission.api import access
 from admission.auth import Keyring, Kind
 from admission.auth.keyring import PROJECT_ID, ApiKey, Project
-from admission.domain import PRIORITY_NAME, USER_ID
 from admission.errors import BadInput, Conflict, NotFound
 from admission.keys import GATEKEEPER, SETTINGS
 from admission.signing import SigningKey
@@ -19,8 +18,6 @@ SIGNS_IN_S = KEY_SET_AGE_S + 60  # every copy has the new key by then
 
 Label = Annotated[str, Field(max_length=128)]
 ProjectId = Annotated[str, Field(pattern=f"^{PROJECT_ID.pattern}$")]
-UserId = Annotated[str, Field(pattern=f"^{USER_ID.pattern}$")]
-PriorityName = Annotated[str, Field(pattern=f"^{PRIORITY_NAME.pattern}$")]
 
 routes = web.RouteTableDef()
 
@@ -28,9 +25,9 @@ routes = web.RouteTableDef()
 class KeyBody(wire.Body):
     kind: Literal["service", "admin", "user", "worker"]
     label: Label = ""
-    user: UserId | None = None
+    user: wire.UserId | None = None
     project: ProjectId | None = None
-    priority: PriorityName | None = None
+    priority: wire.ClassName | None = None
     expires_in: Annotated[int, Field(ge=1, le=315_360_000)] | None = None  # s; ten years at most
 
     @model_validator(mode="after")
@@ -44,8 +41,8 @@ class ProjectBody(wire.Body):
     label: Label = ""
 
 
-class PriorityBody(wire.Body):
-    priority: PriorityName
+class UserPriorityBody(wire.Body):
+    priority: wire.ClassName
 
 
 class RotationBody(wire.Body):
@@ -152,7 +149,7 @@ async def priority(request: web.Request) -> web.Response:
 @routes.put("/admin/priorities/{user_id}")
 async def prefer(request: web.Request) -> web.Response:
     keyring, user = _keyring(request), wire.read_user(request)
-    body = await wire.read_body(request, PriorityBody)
+    body = await wire.read_body(request, UserPriorityBody)
     await keyring.prefer(user, body.priority)
     return web.json_response({"user_id": user, "priority": body.priority})
 
@@ -219,8 +216,8 @@ def _key_view(key: ApiKey) -> dict[str, Any]:
         "user": key.user,
         "project": key.project,
         "priority": key.priority,
-        "created_at": wire.iso(key.created_ms),
-        "expires_at": wire.iso(key.expires_ms),
+        "created_at": views.iso(key.created_ms),
+        "expires_at": views.iso(key.expires_ms),
     }
 
 
@@ -228,7 +225,7 @@ def _project_view(project: Project) -> dict[str, Any]:
     return {
         "id": project.id,
         "label": project.label,
-        "created_at": wire.iso(project.created_ms),
+        "created_at": views.iso(project.created_ms),
     }
 
 
@@ -243,6 +240,6 @@ def _signing_key_view(key: SigningKey, *, signs: bool) -> dict[str, Any]:
     return {
         "kid": key.kid,
         "signs": signs,
-        "signs_from": wire.iso(key.signs_from_ms or None),
-        "made_at": wire.iso(key.made_ms or None),
+        "signs_from": views.iso(key.signs_from_ms or None),
+        "made_at": views.iso(key.made_ms or None),
     }

@@ -5,24 +5,22 @@ page changes goes by forms, which need the cookie and our own origin. Every answ
 the refusals.
 """
 
-import uuid
 from collections.abc import Awaitable, Callable
 from functools import wraps
 
 from aiohttp import hdrs, web
 
 from admission import wire
-from admission.api import access
+from admission.api import access, joins
 from admission.auth import Caller, Kind
-from admission.domain import DEFAULT_POOL, DEFAULT_PRIORITY, POOL_NAME
-from admission.errors import AdmissionError, Conflict, NotFound, PoolPaused, QueueFull, Unavailable
+from admission.domain import DEFAULT_POOL, POOL_NAME
+from admission.errors import AdmissionError, Conflict, NotFound, Unavailable
 from admission.keys import GATEKEEPER, SETTINGS, STORE
-from admission.outcomes import Alive, Ended, Joined, NotConfirmed, Refused, Unknown
+from admission.outcomes import Alive, Ended, NotConfirmed, Unknown
 from admission.pages import waiting
 from admission.pages.waiting import ASSETS, Reader
 from admission.pages.words import choose
 
-RETRY_FULL_S = 30
 ASSET_AGE_S = 31_536_000  # their addresses change with their content
 # Nothing from elsewhere, nothing inline, in nobody's frame.
 POLICY = (
@@ -83,17 +81,8 @@ async def wait(request: web.Request, reader: Reader) -> web.StreamResponse:
 @page
 async def join(request: web.Request, reader: Reader) -> web.StreamResponse:
     user, who = _owner(request)
-    priority = request.app[GATEKEEPER].priority_of(who, user) or DEFAULT_PRIORITY
-    outcome = await request.app[STORE].join(
-        access.pool_for(request), user, ticket=uuid.uuid4().hex, priority=priority
-    )
-    match outcome:
-        case Joined():
-            raise web.HTTPSeeOther(reader.link())
-        case Refused("full"):
-            raise QueueFull("The queue is full.", retry_after_s=RETRY_FULL_S)
-        case Refused():
-            raise PoolPaused("Nobody new is taken in now.", retry_after_s=RETRY_FULL_S)
+    await joins.join(request, who, access.pool_for(request), user, wire.JoinBody())
+    raise web.HTTPSeeOther(reader.link())
 
 
 @routes.post("/wait/{user_id}/confirm")

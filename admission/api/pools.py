@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from admission import wire
+from admission import views, wire
 from admission.api import access
 from admission.auth import Kind
 from admission.domain import DEFAULT_POOL
@@ -20,7 +20,7 @@ routes = web.RouteTableDef()
 async def metrics(request: web.Request) -> web.Response:
     access.must_be(request, Kind.SERVICE)
     pool = access.pool_for(request)
-    return web.json_response(wire.metrics_view(pool, await request.app[STORE].metrics(pool)))
+    return web.json_response(views.metrics_view(pool, await request.app[STORE].metrics(pool)))
 
 
 @routes.get("/queue/status")
@@ -31,15 +31,15 @@ async def queue(request: web.Request) -> web.Response:
     limit = wire.read_number(request, "limit", PAGE, PAGE_MAX)
     store = request.app[STORE]
     items = await store.waiting(pool, offset=offset, limit=limit) if limit else []
-    return web.json_response(wire.queue_view(await store.metrics(pool), items))
+    return web.json_response(views.queue_view(await store.metrics(pool), items))
 
 
 @routes.get("/admin/pools")
 async def pools(request: web.Request) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     store = request.app[STORE]
-    views = [wire.pool_view(pool, await store.metrics(pool)) for pool in await store.pools()]
-    return web.json_response({"pools": views})
+    found = [views.pool_view(pool, await store.metrics(pool)) for pool in await store.pools()]
+    return web.json_response({"pools": found})
 
 
 @routes.put("/admin/pools/{pool}")
@@ -58,7 +58,7 @@ async def configure(request: web.Request) -> web.Response:
             "kind: somebody waits or holds a slot in this pool", code="pool_occupied", field="kind"
         )
     await request.app[DIRECTORY].refresh()
-    return web.json_response(wire.pool_view(pool, await store.metrics(pool)))
+    return web.json_response(views.pool_view(pool, await store.metrics(pool)))
 
 
 @routes.delete("/admin/pools/{pool}")

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from aiohttp import web
 
-from admission import wire
+from admission import views, wire
 from admission.api import access
 from admission.errors import NotFound
 from admission.keys import GATEKEEPER, NEWSROOM
@@ -46,7 +46,7 @@ async def opened(request: web.Request) -> AsyncIterator[tuple[News, AsyncIterato
 
 def view(news: News) -> str:
     """The ticket view as JSON, and why its news is bad, if it is."""
-    return json.dumps({**wire.ticket_view(news.ticket), "because": news.because})
+    return json.dumps({**views.ticket_view(news.ticket), "because": news.because})
 
 
 def bound(request: web.Request) -> asyncio.WriteTransport:

@@ -11,13 +11,12 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import Field
 
-from admission import wire
+from admission import views, wire
 from admission.api import access
 from admission.api.chat import THREAD_ID, user_of
 from admission.auth import Kind
 from admission.conversation import Thread
-from admission.domain import USER_ID
-from admission.errors import BadInput, NotFound
+from admission.errors import NotFound
 from admission.keys import THREADS
 from admission.store.thread_store import THREADS_MAX
 
@@ -62,7 +61,7 @@ async def read(request: web.Request) -> web.Response:
     if found is None:
         raise _no_thread()
     messages = [
-        {"role": m.role, "content": m.content, "at": wire.iso(m.at_ms)} for m in found.messages
+        {"role": m.role, "content": m.content, "at": views.iso(m.at_ms)} for m in found.messages
     ]
     return web.json_response({**thread_view(found), "messages": messages})
 
@@ -88,9 +87,9 @@ def thread_view(thread: Thread) -> dict[str, Any]:
     """A conversation without its messages; instants in ISO 8601."""
     return {
         "thread": thread.thread_id,
-        "created_at": wire.iso(thread.created_ms),
-        "used_at": wire.iso(thread.used_ms),
-        "expires_at": wire.iso(thread.expires_ms),
+        "created_at": views.iso(thread.created_ms),
+        "used_at": views.iso(thread.used_ms),
+        "expires_at": views.iso(thread.expires_ms),
         "size_bytes": thread.size_bytes,
         "system": thread.system,
         "metadata": thread.metadata,
@@ -101,9 +100,7 @@ def _user(request: web.Request) -> str:
     """Whose conversations: the token's user, or with a service key the one of ``?user_id=``."""
     who = access.must_be(request, Kind.SERVICE, Kind.USER)
     named = request.query.get("user_id")
-    if named is not None and not USER_ID.fullmatch(named):
-        raise BadInput("user_id: 1 to 128 characters of A-Z a-z 0-9 . _ - @ : | +", field="user_id")
-    return user_of(request, who, named)
+    return user_of(request, who, named if named is None else wire.user_id(named))
 
 
 def _thread(request: web.Request) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import ClientError, ClientTimeout, web
 
-from admission import wire
+from admission import views, wire
 from admission.api import access
 from admission.auth import Kind, bearer, hash_key
 from admission.domain import WorkerReport
@@ -123,10 +123,10 @@ async def release(request: web.Request) -> web.Response:
 async def workers(request: web.Request) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     store = request.app[STORE]
-    views: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for pool in await store.pools():
-        views += [wire.worker_view(worker) for worker in await store.workers(pool)]
-    return web.json_response({"workers": views})
+        found += [views.worker_view(worker) for worker in await store.workers(pool)]
+    return web.json_response({"workers": found})
 
 
 async def _drain(request: web.Request, token_hash: str) -> web.Response:

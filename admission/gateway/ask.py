@@ -24,20 +24,19 @@ from admission import logs
 from admission.domain import Worker
 from admission.errors import AdmissionError, NoWorker
 from admission.gateway import pick
-from admission.gateway.relay import CONNECT_TIMEOUT_S, SILENCE_S, Unreachable
+from admission.gateway.relay import (
+    CONNECT_TIMEOUT_S,
+    SILENCE_S,
+    BadGateway,
+    Unreachable,
+    bad_gateway,
+)
 from admission.keys import DIRECTORY, REQUEST_ID, UPSTREAM
 
 LINE_BYTES_MAX = 1_048_576  # one event of an answer; sources may be long
 REFUSAL_CHARACTERS_MAX = 500  # of what the model server says when it refuses
-RETRY_WORKER_S = 5
 
 log = logging.getLogger(__name__)
-
-
-class ModelFailed(AdmissionError):
-    """The model server broke off, or gave no answer that can be read."""
-
-    status, code = 502, "bad_gateway"
 
 
 class ModelRefused(AdmissionError):
@@ -93,7 +92,7 @@ async def ask(
 
     Raises:
         NoWorker: nobody could be asked.
-        ModelRefused, ModelFailed: before the first piece, or in the middle.
+        ModelRefused, BadGateway: before the first piece, or in the middle.
     """
     directory = request.app[DIRECTORY]
     for worker in pick.in_order(directory.ready(model), directory.outstanding):
@@ -107,7 +106,7 @@ async def ask(
             logs.event(log, "worker_unreachable", logging.WARNING, worker_id=worker.worker_id)
         finally:
             directory.outstanding[worker.worker_id] -= 1
-    raise NoWorker("No worker is ready for this model.", retry_after_s=RETRY_WORKER_S)
+    raise NoWorker
 
 
 async def _from(
@@ -127,7 +126,7 @@ async def _from(
     except (ClientConnectorError, ConnectionTimeoutError) as error:
         raise Unreachable from error
     except (ClientError, TimeoutError) as error:
-        raise _failed(worker, error) from None
+        raise bad_gateway(worker, error) from None
     async with answer:
         if answer.status != 200:
             raise await _refusal(worker, answer)
@@ -136,7 +135,7 @@ async def _from(
                 async for piece in pieces:
                     yield piece
         except (ClientError, HttpProcessingError, TimeoutError, msgspec.MsgspecError) as error:
-            raise _failed(worker, error) from None
+            raise bad_gateway(worker, error) from None
 
 
 async def _pieces(answer: ClientResponse) -> AsyncGenerator[Piece, None]:
@@ -151,7 +150,7 @@ async def _pieces(answer: ClientResponse) -> AsyncGenerator[Piece, None]:
                 return
             chunk = _CHUNK.decode(value)
             if chunk.error is not None:
-                raise ModelFailed("The model server broke off with an error.")
+                raise BadGateway("The model server broke off with an error.")
             if chunk.sources:
                 yield Sources(chunk.sources)
             for choice in (chunk.choices or [])[:1]:
@@ -159,7 +158,7 @@ async def _pieces(answer: ClientResponse) -> AsyncGenerator[Piece, None]:
                 if choice.delta and choice.delta.content:
                     yield Token(choice.delta.content)
     if reason is None:
-        raise ModelFailed("The model server broke off its answer.")
+        raise BadGateway("The model server broke off its answer.")
     yield End(reason)
 
 
@@ -168,23 +167,16 @@ async def _lines(answer: ClientResponse) -> AsyncGenerator[bytes, None]:
     async for chunk in answer.content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > LINE_BYTES_MAX:
-            raise ModelFailed("The model server's answer cannot be read.")
+            raise BadGateway("The model server's answer cannot be read.")
         for line in lines:
             yield line
     yield rest
 
 
-def _failed(worker: Worker, cause: object) -> ModelFailed:
-    """The cause by its type only: its text may quote an answer."""
-    named = type(cause).__name__ if isinstance(cause, Exception) else cause
-    logs.event(log, "bad_answer", logging.WARNING, worker_id=worker.worker_id, cause=named)
-    return ModelFailed("The model server gave no answer that can be passed on.")
-
-
 async def _refusal(worker: Worker, answer: ClientResponse) -> AdmissionError:
     """What the server says of a conversation it does not take goes to its owner, not to the log."""
     if not 400 <= answer.status < 500:
-        return _failed(worker, answer.status)
+        return bad_gateway(worker, answer.status)
     try:
         said = msgspec.json.decode(await answer.content.read(LINE_BYTES_MAX))
         message = str(said["error"]["message"])[:REFUSAL_CHARACTERS_MAX]

@@ -55,7 +55,9 @@ class Unreachable(Exception):
     """No connection to this worker; nothing was sent, another may be tried."""
 
 
-class _BadGateway(AdmissionError):
+class BadGateway(AdmissionError):
+    """The worker broke off, or gave no answer that can be read."""
+
     status, code = 502, "bad_gateway"
 
 
@@ -68,7 +70,7 @@ async def relay(
 
     Raises:
         Unreachable: before anything was sent.
-        AdmissionError: 502, the worker broke off before its answer began.
+        BadGateway: before its answer began.
     """
     try:
         upstream = await session.request(
@@ -83,25 +85,25 @@ async def relay(
     except (ClientConnectorError, ConnectionTimeoutError) as error:
         raise Unreachable from error
     except (ClientError, TimeoutError) as error:  # broken off, or not HTTP
-        raise _bad_gateway(worker, error) from None
+        raise bad_gateway(worker, error) from None
     async with upstream:
         if upstream.status < 200:
-            raise _bad_gateway(worker, upstream.status)
+            raise bad_gateway(worker, upstream.status)
         # Its reason phrase stays behind: any bytes may stand there.
         response = web.StreamResponse(status=upstream.status, headers=_to_caller(upstream.headers))
         try:
             await response.prepare(request)
         except ValueError:  # a header that may not be sent
-            raise _bad_gateway(worker, "header") from None
+            raise bad_gateway(worker, "header") from None
         request[ANSWER_BEGUN] = True
         return await _copy(request, upstream, response, worker)
 
 
-def _bad_gateway(worker: Worker, cause: object) -> _BadGateway:
-    """The cause by its type only: its text may quote an answer."""
+def bad_gateway(worker: Worker, cause: object) -> BadGateway:
+    """Logs the cause by its type only: its text may quote an answer."""
     named = type(cause).__name__ if isinstance(cause, Exception) else cause
     logs.event(log, "bad_answer", logging.WARNING, worker_id=worker.worker_id, cause=named)
-    return _BadGateway("The model server gave no answer that can be passed on.")
+    return BadGateway("The model server gave no answer that can be passed on.")
 
 
 async def _copy(

@@ -14,8 +14,6 @@ from admission.gateway import pick, turn
 from admission.gateway.relay import Unreachable, abort, relay
 from admission.keys import ANSWER_BEGUN, DIRECTORY, GATEKEEPER, SETTINGS, STORE, UPSTREAM
 
-RETRY_WORKER_S = 5  # a worker reports at least every 10 s
-
 MESSAGE_HEADER = "X-Vestibule-Message"
 MODEL_CHARACTERS_MAX = 256
 
@@ -62,7 +60,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     if pool is None:
         raise NotFound(f"The model {model!r} is not served.", code="model_not_found", field="model")
     if not directory.ready(model):
-        raise _no_worker()
+        raise NoWorker
     try:
         async with turn.hold(
             request.app[STORE],
@@ -98,7 +96,7 @@ async def _answer(request: web.Request, body: bytes, model: str) -> web.StreamRe
             return await _via(request, body, worker)
         except Unreachable:
             logs.event(log, "worker_unreachable", logging.WARNING, worker_id=worker.worker_id)
-    raise _no_worker()
+    raise NoWorker
 
 
 async def _via(request: web.Request, body: bytes, worker: Worker) -> web.StreamResponse:
@@ -132,7 +130,3 @@ def _model_in(body: bytes) -> str:
     if not model or len(model) > MODEL_CHARACTERS_MAX:
         raise _BadRequest(f"model: 1 to {MODEL_CHARACTERS_MAX} characters", field="model")
     return model
-
-
-def _no_worker() -> NoWorker:
-    return NoWorker("No worker is ready for this model.", retry_after_s=RETRY_WORKER_S)

@@ -18,6 +18,7 @@ from admission.clock import Clock
 from admission.domain import PoolPolicy
 from admission.errors import StoreUnavailable
 from admission.store import names, scripts
+from admission.store.connection import answering
 from admission.store.lanes import Command, Lanes
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,8 @@ class Calls:
         Raises:
             StoreUnavailable: Redis does not answer, or refuses a script.
         """
-        try:
+        with answering():
             await self._load()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
 
     async def run(self, name: str, pool: str, **given: str | int) -> scripts.Reply:
         """Run script ``name`` on ``pool`` with what its header asks for, less now_ms and policy.

@@ -8,8 +8,8 @@ hangs is not asked twice.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -103,16 +103,23 @@ async def check_server(redis: Redis) -> None:
         StoreUnavailable: no answer.
         UnfitServer: too old, evicts keys, needs another mode, or written by a newer layout.
     """
-    try:
+    with answering():
         masters = await _about_masters(redis)
         for about in masters:
             _check_master(about, clustered=isinstance(redis, RedisCluster))
         # Only once the server was found fit: a refusal leaves nothing behind.
         _check_layout(await redis.eval(_CLAIM_LAYOUT, 1, names.LAYOUT_KEY, str(names.LAYOUT)))
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable from error
     if not all(about["aof_enabled"] for about in masters):
         logs.event(log, "redis_without_append_only_file", logging.WARNING)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raises StoreUnavailable where Redis, asked inside, does not answer or answers an error."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable from error
 
 
 @asynccontextmanager

@@ -6,14 +6,12 @@ rows say is the keyring's.
 """
 
 import secrets
-from collections.abc import Awaitable
 from typing import Any, Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from admission.errors import StoreUnavailable
 from admission.store import names
+from admission.store.connection import answering
 
 Table = Literal["keys", "projects", "priorities", "signing_keys"]
 
@@ -45,17 +43,16 @@ class KeyStore:
 
     async def versions(self) -> dict[str, str]:
         """The version of each table that was ever changed."""
-        found = await _answer(self._redis.hgetall(names.VERSIONS_KEY))
+        with answering():
+            found: Any = await self._redis.hgetall(names.VERSIONS_KEY)
         return {table.decode(): version.decode() for table, version in found.items()}
 
     async def rows(self, table: Table) -> dict[str, str]:
         """A whole table."""
         rows: dict[str, str] = {}
-        try:
+        with answering():
             async for row, text in self._redis.hscan_iter(_KEY_OF[table], count=_ROWS_AT_ONCE):
                 rows[row.decode()] = text.decode()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
         return rows
 
     async def put(self, table: Table, row: str, text: str, *, new: bool = False) -> bool:
@@ -70,12 +67,6 @@ class KeyStore:
         # Random, not counted: after a failover that lost changes a number could come twice.
         version = secrets.token_hex(8)
         keys = (_KEY_OF[table], names.VERSIONS_KEY)
-        call = self._redis.eval(_CHANGE, 2, *keys, table, version, row, what, text)
-        return bool(await _answer(call))
-
-
-async def _answer(call: Awaitable[Any] | Any) -> Any:
-    try:
-        return await call
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable from error
+        with answering():
+            call: Any = self._redis.eval(_CHANGE, 2, *keys, table, version, row, what, text)
+            return bool(await call)

@@ -55,7 +55,12 @@ POOL_KEYS: tuple[Key, ...] = (
     Key("lanes", "hash", "user of a request pool -> first, running, skipped tickets (MessagePack)"),
     Key("shares", "zset", "user of a request pool -> finish tag in virtual time"),
     Key("lives", "list", "the newest 400 sessions that ended, as when:how long (ms)"),
-    Key("forecast", "hash", "curves (of slots to come free), learned (sums), served (counter)"),
+    Key(
+        "forecast",
+        "hash",
+        "curves (of slots to come free), made_ms, slots, covers (theirs), learned (sums), served"
+        " (counter)",
+    ),
     Key("promises", "zset", "some who wait -> by when they were told to be served at most (ms)"),
 )
 

@@ -11,10 +11,9 @@ from limits.aio.storage import RedisStorage
 from limits.aio.storage.redis.redispy import RedispyBridge
 from limits.aio.strategies import MovingWindowRateLimiter
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from admission.errors import StoreUnavailable
 from admission.store import names
+from admission.store.connection import answering
 
 
 class RateStore:
@@ -25,18 +24,14 @@ class RateStore:
 
     async def full_until(self, limit: RateLimitItem, name: str) -> float | None:
         """When ``name`` may call again, in s since 1970; None: now."""
-        try:
+        with answering():
             free_from_s, left = await self._window.get_window_stats(limit, name)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
         return None if left > 0 else free_from_s
 
     async def count(self, limit: RateLimitItem, name: str) -> bool:
         """Count one call; False, and it is not counted, when the window is full."""
-        try:
+        with answering():
             return await self._window.hit(limit, name)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
 
 
 class _Storage(RedisStorage):

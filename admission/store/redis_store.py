@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from admission.clock import Clock
 from admission.domain import (
@@ -25,7 +24,6 @@ from admission.domain import (
     Worker,
     WorkerReport,
 )
-from admission.errors import StoreUnavailable
 from admission.outcomes import (
     Alive,
     Confirmed,
@@ -44,6 +42,7 @@ from admission.outcomes import (
 )
 from admission.store import names
 from admission.store.calls import Calls
+from admission.store.connection import answering
 from admission.store.key_store import KeyStore
 from admission.store.news import changes
 from admission.store.rate_store import RateStore
@@ -369,10 +368,8 @@ class RedisStore:
         return changes(self._redis)
 
     async def _answer(self, call: Any) -> Any:
-        try:
+        with answering():
             return await call
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable from error
 
 
 def _left(reply: Reply) -> Left | Unknown:

@@ -1,7 +1,7 @@
 """How good the wait estimate is: the real engine beside simple predictors, on made and real loads.
 
-``phases`` makes the loads, ``day`` plays one on the real engine, ``rivals`` are the predictors of
-research/waiting-rooms.md 7.3, ``scores`` counts errors, ``tables`` prints them.
+``phases`` makes the loads, ``day`` plays one on the real engine, ``rivals`` are simpler
+predictors, ``scores`` counts errors, ``tables`` prints them.
 """
 
 from bench.eta.tables import main

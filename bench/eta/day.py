@@ -55,7 +55,6 @@ class Day:
     redis: Redis
     samples: list[Sample] = field(default_factory=list)
     served: dict[int, int] = field(default_factory=dict)
-    cost_us: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._clock = ManualClock()

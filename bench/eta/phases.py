@@ -1,7 +1,7 @@
 """Phases of load: who comes when, how long they would wait and how long they stay, from a seed.
 
-Knows no engine. A to D are those of the table in research/waiting-rooms.md 7.3, as far as that says
-how they were made; the rates of B and D, the bursts of C and the time to confirm are chosen here.
+Knows no engine. A to D are made; E and F come from an hour of real requests, where it is at hand:
+the conversation trace of 2023 in Azure's public dataset of LLM inference.
 """
 
 import csv
@@ -82,7 +82,7 @@ def _people(
 
 
 def _pool(slots: int) -> PoolPolicy:
-    # Nobody is sent away for being idle: the model of 7.3 knows no idleness.
+    # Nobody is sent away for being idle: these visitors never are.
     return PoolPolicy(capacity=slots, session_ms=CAP, draft_ms=DRAFT, idle_ms=24 * HOUR)
 
 

@@ -19,7 +19,6 @@ from yarl import URL
 from admission.auth import hash_key
 from tests.conftest import DEADLINE_S, Service
 
-USER_KEY = "user-token"  # in a test's table: stands for a token of the user ada
 AGENT_INFO = {"version": "1.0.0", "build_date": "2026-01-01", "checksum": hash_key("the agent")}
 
 

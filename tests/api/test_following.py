@@ -13,7 +13,6 @@ from admission.domain import DEFAULT_POOL, Status, Ticket
 from admission.listener import Listener
 from admission.news import Newsroom
 from admission.store.redis_store import RedisStore
-from tests.api.calls import until
 from tests.conftest import DEADLINE_S
 
 TICKET = Ticket(
@@ -73,22 +72,17 @@ async def test_one_request_of_several_is_followed(
     assert (ticket.ticket_id, ticket.position) == (ids[2], 2)
 
 
-async def test_the_bell_of_a_user_rings_at_news_and_at_the_end(
+async def test_who_is_followed_is_let_go_when_the_service_stops(
     newsroom: Newsroom, store: RedisStore
 ) -> None:
-    with newsroom.attach("a") as bell:
-
-        async def rings() -> bool:  # what happens before it hears is no news to it
-            await store.join(DEFAULT_POOL, "a", ticket="t-a")
-            await store.leave(DEFAULT_POOL, "a")
-            return bell.is_set()
-
-        await until(rings)
-        bell.clear()
+    await store.configure(DEFAULT_POOL, {"capacity": 0})
+    await store.join(DEFAULT_POOL, "a", ticket="t-a")
+    async with asyncio.timeout(DEADLINE_S), aclosing(newsroom.follow(DEFAULT_POOL, "a")) as told:
+        assert (await anext(told)).position == 1
         newsroom.close()
-        assert bell.is_set()
-    with newsroom.attach("a") as bell:
-        assert bell.is_set()
+        assert [ticket async for ticket in told] == []
+    async with asyncio.timeout(DEADLINE_S), aclosing(newsroom.follow(DEFAULT_POOL, "a")) as told:
+        assert len([ticket async for ticket in told]) == 1  # the snapshot, and no waiting
 
 
 async def test_who_reads_slowly_gets_the_newest_place_only() -> None:

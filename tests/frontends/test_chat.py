@@ -96,6 +96,15 @@ async def test_an_offered_slot_is_taken_by_a_message(service: Service, model: Mo
     assert answer_in(await ada.says("hello")) == "Héllo there"
 
 
+async def test_a_class_that_only_other_pools_have_keeps_nobody_out(
+    service: Service, model: Model
+) -> None:
+    admin = caller_of(service, service.admin_key)
+    await admin("PUT", "/admin/priorities/ada", {"priority": "vip"})
+    ada = await person(service, "ada")
+    assert answer_in(await ada.says("hello")) == "Héllo there"
+
+
 async def test_closing_while_waiting_leaves_the_queue(service: Service, model: Model) -> None:
     await service.store.join("default", "first", ticket="t1", auto_confirm=True)
     ada = await person(service, "ada")

@@ -29,10 +29,10 @@ TURNS = tuple(
     for name in ("tickets", "requests", "deadlines", "found", "nobody", "repeats", "priorities")
 )
 POOL = ("tests/store/test_pool.py", "tests/store/test_deadlines.py")
-ORDER = ("tests/store/test_request_pools.py", "tests/store/test_order.py")
+ORDER = ("tests/store/test_request_pools.py", "tests/store/test_offers.py")
 NEWS = tuple(f"tests/store/test_{name}.py" for name in ["messages", "news", "batches", "places"])
 WORKERS = ("tests/store/test_workers.py", "tests/store/test_pool.py")
-ESTIMATE = ("tests/store/test_estimate.py", "tests/store/test_order_and_estimate.py")
+ESTIMATE = ("tests/store/test_estimate.py",)
 # What notices most of a file's errors, asked first; the rest is asked about those it let pass.
 NEAR = {
     "lib/order": ORDER,

@@ -32,6 +32,13 @@ def room(room_of: RoomOf) -> Room:
 
 
 @pytest.fixture
+async def full(room: Room) -> Room:
+    """Both slots are taken."""
+    await room.sit("s1", "s2")
+    return room
+
+
+@pytest.fixture
 async def stores_of(redis: Redis, valkey: str) -> AsyncIterator[StoresOf]:
     """Makes stores that stand for as many processes: each has its own connections."""
     async with AsyncExitStack() as open_clients:

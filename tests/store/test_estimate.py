@@ -251,3 +251,17 @@ async def test_who_stands_further_back_is_never_told_a_shorter_wait(
     assert len(waits) >= 18
     assert all(0 <= value <= high for value, high in waits)
     assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in pairwise(waits))
+
+
+async def test_turns_shorter_than_a_step_of_the_forecast_are_counted(room_of: RoomOf) -> None:
+    room = room_of(kind="request", capacity=1)
+    for number in range(60):  # every second one takes half a second, the others a minute
+        ticket = await room.join("a", request=f"r{number}", auto_confirm=True)
+        for _ in range(6 if number % 2 else 1):
+            room.clock.advance_ms(10_000 if number % 2 else 500)
+            await room.store.heartbeat(POOL, "a", ticket=ticket.ticket_id)
+        await room.store.leave(POOL, "a", ticket=ticket.ticket_id)
+    for number in range(21):
+        last = await room.join(f"u{number}", request="r", auto_confirm=True)
+    assert last.position == 20
+    assert last.wait_ms == pytest.approx(20 * 30_250, rel=0.15)

@@ -1,19 +1,10 @@
 """The pool's own rules: limits, pause, requeue, and settings an admin stored."""
 
-import pytest
-
 from admission.domain import Status
 from admission.outcomes import Confirmed, Joined, NoSession, Refused, Unknown
 from admission.store.redis_store import RedisStore
 from tests.store.conftest import RoomOf
 from tests.store.room import POOL, Room
-
-
-@pytest.fixture
-async def full(room: Room) -> Room:
-    """Both slots are taken."""
-    await room.sit("s1", "s2")
-    return room
 
 
 async def test_refused_calls_leave_nothing_behind(room_of: RoomOf) -> None:
@@ -105,11 +96,28 @@ async def test_pools_do_not_touch_each_other(room: Room) -> None:
     assert await room.standing("a") == "active"
 
 
+async def test_metrics_keep_the_newest_200_waits_of_who_got_a_slot(room_of: RoomOf) -> None:
+    room = room_of(capacity=1)
+    assert (await room.metrics()).waits_ms == []
+    await room.join("a", auto_confirm=True)
+    await room.join("b", auto_confirm=True)
+    await room.join("gone", auto_confirm=True)
+    room.clock.advance_ms(5_000)
+    await room.store.leave(POOL, "gone")  # waited, and got none
+    await room.store.leave(POOL, "a")
+    assert (await room.metrics()).waits_ms == [5_000, 0]
+    await room.store.leave(POOL, "b")
+    for number in range(199):
+        await room.join(f"u{number}", auto_confirm=True)
+        await room.store.leave(POOL, f"u{number}")
+    assert (await room.metrics()).waits_ms == [0] * 199 + [5_000]
+
+
 async def test_settings_win_over_defaults_until_given_back(room: Room) -> None:
     await room.configure(capacity=7, paused=True)
-    seen_ = await room.metrics()
-    assert (seen_.capacity, seen_.paused, seen_.free) == (7, True, 0)
+    seen = await room.metrics()
+    assert (seen.capacity, seen.paused, seen.free) == (7, True, 0)
     await room.configure(capacity=None)
-    seen_ = await room.metrics()
-    assert (seen_.capacity, seen_.paused) == (2, True)
+    seen = await room.metrics()
+    assert (seen.capacity, seen.paused) == (2, True)
     assert await room.store.pools() == [POOL]

@@ -144,6 +144,18 @@ async def test_positions_are_the_order_in_which_equal_users_are_served(one: Room
     assert (await one.metrics()).waiting == 9
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 9])
+async def test_the_list_goes_on_from_first_requests_to_later_ones(one: Room, limit: int) -> None:
+    await ask(one, "x", "x")
+    for name in ("a1", "a2", "b1", "b2"):
+        await ask(one, name[0], name)
+    whole = await queue(one)
+    assert len(set(whole)) == 4
+    for offset in range(6):
+        page = await one.store.waiting(POOL, offset=offset, limit=limit)
+        assert [item.ticket_id for item in page] == whole[offset : offset + limit]
+
+
 async def test_a_users_requests_at_once_are_limited(room_of: RoomOf) -> None:
     room = room_of(kind="request", capacity=4, user_concurrency=2)
     mine = [await ask(room, "a", f"r{i}") for i in range(4)]

@@ -13,13 +13,6 @@ FINISHING_MS = 120_000
 
 
 @pytest.fixture
-async def full(room: Room) -> Room:
-    """Both slots are taken."""
-    await room.sit("s1", "s2")
-    return room
-
-
-@pytest.fixture
 async def finishing(room_of: RoomOf) -> Room:
     """One slot: the session of "a" ran out just now while message "m" was answered; "b" waits."""
     room = room_of(capacity=1)

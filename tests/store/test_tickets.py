@@ -17,16 +17,10 @@ from admission.outcomes import (
     Passed,
     Unknown,
 )
+from tests.store.conftest import RoomOf
 from tests.store.room import POOL, Ear, Room, new_id
 
 ODD_USERS = ["null", "a:b", "x|y", "-1", "1e5", "soon:x", "+", "a.b-c_d@e", "u" * 128]
-
-
-@pytest.fixture
-async def full(room: Room) -> Room:
-    """Both slots are taken."""
-    await room.sit("s1", "s2")
-    return room
 
 
 @pytest.mark.parametrize("user", ODD_USERS)
@@ -126,6 +120,17 @@ async def test_the_list_is_paged(full: Room) -> None:
     page = await full.store.waiting(POOL, offset=3, limit=2)
     assert [(item.user_id, item.position) for item in page] == [("u3", 4), ("u4", 5)]
     assert await full.store.waiting(POOL, offset=5, limit=2) == []
+    assert await full.store.waiting(POOL, offset=0, limit=0) == []
+
+
+async def test_a_page_of_the_list_has_a_thousand_at_most(room_of: RoomOf) -> None:
+    room = room_of(capacity=0)
+    for number in range(1001):
+        await room.join(f"u{number}")
+    page = await room.store.waiting(POOL, offset=0, limit=1_000_000)
+    assert (len(page), page[-1].user_id) == (1000, "u999")
+    [last] = await room.store.waiting(POOL, offset=1000, limit=1000)
+    assert (last.user_id, last.position) == ("u1000", 1001)
 
 
 async def test_confirm_turns_a_draft_into_one_session(room: Room) -> None:
@@ -215,6 +220,19 @@ async def test_leave_of_an_old_ticket_leaves_the_new_one(room: Room) -> None:
     left = await room.store.leave(POOL, "a", ticket=old.ticket_id)
     assert left == Left(Status.DISCONNECTED, Status.DISCONNECTED)
     assert await room.standing("a") == "draft"
+
+
+async def test_cancel_of_an_old_or_anothers_ticket_changes_nothing(room: Room) -> None:
+    old = await room.join("a")
+    await room.store.leave(POOL, "a")
+    await room.join("a")
+    other = await room.join("b")
+    for named in (old.ticket_id, other.ticket_id, "never"):
+        assert await room.store.cancel(POOL, "a", ticket=named) == Unknown()
+    assert await room.standings("a", "b") == ["draft", "draft"]
+    current = await room.see("a")
+    cancelled = await room.store.cancel(POOL, "a", ticket=current.ticket_id)
+    assert cancelled == Left(Status.DRAFT, Status.DISCONNECTED)
 
 
 async def test_leave_beats_the_offer_that_would_have_come(full: Room, ear: Ear) -> None:

@@ -18,7 +18,6 @@ from tests.worker.stand_ins import (
 
 KEY = {"Authorization": "Bearer upstream-key"}
 CHAT = "/v1/chat/completions"
-NOWHERE = "http://127.0.0.1:9"
 
 
 async def test_it_registers_once_it_listens_and_says_what_it_is(

@@ -21,7 +21,7 @@ local function out_of_waiting(ticket, facts, from)
     redis.call("HDEL", K.told, ticket, "soon:" .. ticket) -- the session has its own reminder
   else
     learn_draft(true, 0)
-    learn_wait(facts, "served")
+    learn_wait("served")
     dequeue(ticket, facts, "served")
   end
 end

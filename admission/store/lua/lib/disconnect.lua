@@ -18,7 +18,7 @@ end
 
 local function out_of(ticket, facts, from, ended_ms)
   if from == "waiting" then
-    learn_wait(facts, "gone")
+    learn_wait("gone")
     dequeue(ticket, facts, "gone")
   elseif from == "draft" then
     learn_draft(false, drafted_for(ticket, ended_ms))

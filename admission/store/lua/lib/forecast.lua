@@ -11,7 +11,7 @@ local ROUNDS = 3       -- of the longest turn are looked ahead; beyond, slots fr
 local LIVES_LEAST = 20 -- with fewer lives known, any session may last to its cap
 local LONGER = 1.25    -- the longest turn looked for, by the longest one known
 local DRAFT_AGES = 20  -- drafts of about one age are counted as one
-local PRIOR_LIVES = 1  -- sessions thought to have stayed to the cap before any was seen
+local PRIOR_LIVES = 0.1 -- of a session thought to have stayed to the cap before any was seen
 local PRIOR_DRAFTS = 2 -- drafts thought to have been confirmed
 local PRIOR_WAITED_MS = 1800000 -- waiting without anybody leaving, before any was seen
 
@@ -223,8 +223,12 @@ forecast_slots = function(wanted)
   local unsure = doubt(turns, mean)
   local surplus, quit = busy() - capacity(), turns.impatience
   local freed, again, served, begun, steps = 0, 0, 0, {}, {}
+  local short = math.min(hold[0], 0.9)
   for j = 1, grid.last do
     local second = taken_again(j, begun, hold)
+    if freed >= surplus then -- turns so short that they begin and end in this bin, over and over
+      second = second + (grid.slots[j] + second) * short / (1 - short)
+    end
     add_in(grid, j, second > 1e-6 and second or 0)
     local usable = math.max(0, freed - surplus)
     freed, again = freed + grid.slots[j], again + second

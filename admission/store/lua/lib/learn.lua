@@ -48,7 +48,7 @@ learn_draft = function(confirmed, took_ms)
 end
 
 -- A waiting ticket was 'served', or is 'gone'.
-learn_wait = function(_, outcome)
+learn_wait = function(outcome)
   local sums = learned()
   fade(sums, WAITS_MEMORY, "gone", "waited_ms")
   if outcome == "gone" then

@@ -9,7 +9,7 @@ end
 
 local function offer(ticket, facts)
   local deadline = NOW + POLICY.draft_ms
-  learn_wait(facts, "served")
+  learn_wait("served")
   dequeue(ticket, facts, "served")
   redis.call("ZADD", K.drafts, deadline, ticket)
   redis.call("HSET", K.told, ticket, exact(NOW))

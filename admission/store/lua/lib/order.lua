@@ -132,8 +132,8 @@ local function waiting_count()
 end
 
 -- Round by round: behind one's own earlier requests, the others' first ones, and as many of their
--- further ones as come in the rounds before, and in this one of those who are first in each. Exact
--- when weights are equal.
+-- further ones as come in the rounds before, and in this one of those who are first in each. About:
+-- it knows how many requests the others have, not whose they are, and no weights.
 local function backlog_position(ticket, facts)
   local user, lane = facts.user, load_lane(facts.user)
   local rounds = redis.call("ZLEXCOUNT", K.backlog, backlog_from(user),
