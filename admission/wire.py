@@ -93,7 +93,7 @@ class PoolBody(Body):
     draft_duration: Duration | None = None
     lease_duration: Duration | None = None
     queue_timeout: Duration | None = None
-    queue_limit: Annotated[int, Field(ge=0)] | None = None
+    queue_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     user_concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
     priorities: dict[ClassName, PriorityBody] | None = Field(None, max_length=32)
 

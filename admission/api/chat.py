@@ -247,7 +247,7 @@ class _Chat:
             return await asyncio.shield(joining)
         except asyncio.CancelledError:
             with suppress(AdmissionError):
-                await joining
+                self._ticket = (await joining).ticket_id  # this one is left, no other request's
             raise
 
     async def _tell(self, ticket: Ticket) -> None:

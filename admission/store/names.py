@@ -52,7 +52,8 @@ POOL_KEYS: tuple[Key, ...] = (
     Key("workers", "hash", "worker -> its facts as JSON"),
     Key("ready", "zset", "worker that may get requests -> heartbeat deadline (ms)"),
     Key("backlog", "zset", "user and ticket of a request that is not the user's first -> 0"),
-    Key("lanes", "hash", "user of a request pool -> first, running, skipped tickets (MessagePack)"),
+    Key("aside", "zset", "user and ticket of a request whose presence lapsed -> 0"),
+    Key("lanes", "hash", "user of a request pool -> first and running tickets (MessagePack)"),
     Key("shares", "zset", "user of a request pool -> finish tag in virtual time"),
     Key("lives", "list", "the newest 400 sessions that ended, as when:how long (ms)"),
     Key(

@@ -25,6 +25,7 @@ LIBRARY = (
     "order",
     "publish",
     "learn",
+    "lives",
     "forecast",
     "estimate",
     "view",

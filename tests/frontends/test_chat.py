@@ -336,3 +336,21 @@ async def test_a_service_that_stops_keeps_the_place(
             await stopping
     assert [(e["type"], e["code"]) for e in events] == [("error", "closing")]
     assert await status_of(service, "ada") is Status.WAITING
+
+
+async def test_closing_while_joining_leaves_that_request_and_no_other(
+    service: Service, model: Model, redis: Redis
+) -> None:
+    await service.store.configure("default", {"kind": "request", "capacity": 0})
+    ada = await person_of_requests(service, "ada")
+    await redis.client_pause(500)
+    chats = [asyncio.create_task(ada.says(message)) for message in ("one", "two")]
+    await asyncio.sleep(0.2)  # both joins are under way
+    chats[0].cancel()
+
+    async def one_waits() -> bool:
+        return (await service.store.metrics("default")).waiting == 1
+
+    await until(one_waits)
+    await service.store.set_capacity("default", 1)
+    assert answer_in(await chats[1]) == "Héllo there"

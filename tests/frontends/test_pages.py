@@ -322,3 +322,11 @@ def test_a_page_without_scripts_looks_again_in_time(
     changes: dict[str, object], grace_s: int, seconds: int | None
 ) -> None:
     assert refresh_s(ticket(**changes), grace_s) == seconds
+
+
+async def test_a_class_of_other_pools_is_no_hindrance(service: Service, ada: Browser) -> None:
+    admin = caller_of(service, service.admin_key)
+    await admin("PUT", "/admin/priorities/ada", {"priority": "vip"})
+    await service.store.leave("default", "ada")
+    page = await ada.press(await ada.open(), "join")
+    assert status_in(page) == "waiting"

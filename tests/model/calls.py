@@ -34,8 +34,6 @@ class PlainCalls:
         client: str,
     ) -> Answer:
         pool = self.pool
-        if pool.class_of(priority) is None:
-            return Answer("unknown_class")
         if pool.requests and not request:
             return Answer("request_needed")
         pool.begin()
@@ -46,11 +44,13 @@ class PlainCalls:
             and t.state != "disconnected"
             and (not pool.requests or t.request == request)
         ]
-        if claims:
+        if claims and (pool.class_of(priority) or claims[0].priority == priority):
             turn, tag = claims[0], "known"
             came_back = turn.skipped
         else:
             pool.offer()
+            if pool.class_of(priority) is None:
+                return Answer("unknown_class")
             over = pool.latest(user)
             if over and over.ticket_id == ticket:
                 return Answer("known", over)  # a repeated call whose turn is over already
@@ -101,7 +101,8 @@ class PlainCalls:
             return Answer("unknown")
         previous, ends = turn.state, turn.state != "disconnected"
         if client:
-            ends = self._detach(turn, client) and turn.state in ("waiting", "draft")
+            was_last = self._detach(turn, client)
+            ends = was_last and (pool.requests and ends or turn.state in ("waiting", "draft"))
         if ends:
             pool.finish_turn(turn, "left", pool.now)
         if not client and not named:

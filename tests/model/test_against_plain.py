@@ -55,7 +55,7 @@ POLICIES = {
         priorities=CLASSES,
     ),
 }
-FAST, SOAK = Effort(runs=12, calls=50), Effort(runs=1000, calls=100, shorten=True)
+FAST, SOAK = Effort(runs=12, calls=50), Effort(runs=200, calls=100, shorten=True)
 every_pool = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
 

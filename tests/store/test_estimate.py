@@ -1,5 +1,6 @@
 """What people are told about when: from hard ends first, then from what the pool's past teaches."""
 
+import math
 import random
 from itertools import pairwise
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from admission.domain import Status, Ticket
+from admission.clock import ManualClock
+from admission.domain import PoolPolicy, Status, Ticket
 from admission.store.names import pool_key
+from admission.store.redis_store import RedisStore
 from tests.store.conftest import RoomOf
 from tests.store.room import POOL, Room
 
@@ -205,10 +208,9 @@ async def test_promises_that_fail_widen_the_high_value(room_of: RoomOf) -> None:
             await room.store.leave(POOL, "s")
 
     await live(room, *[5_000, 45_000] * 15)
+    before = await width()
     await wait(SESSION_MS - 10_000)
-    first = await width()
-    await wait(*[SESSION_MS - 10_000] * 5)
-    assert await width() > first
+    assert await width() > before
 
 
 async def test_what_is_remembered_is_bounded(room_of: RoomOf) -> None:
@@ -265,3 +267,75 @@ async def test_turns_shorter_than_a_step_of_the_forecast_are_counted(room_of: Ro
         last = await room.join(f"u{number}", request="r", auto_confirm=True)
     assert last.position == 20
     assert last.wait_ms == pytest.approx(20 * 30_250, rel=0.15)
+
+
+@pytest.mark.parametrize("life_ms", [0, 1])
+async def test_turns_of_a_moment_make_no_forecast_long(room_of: RoomOf, life_ms: int) -> None:
+    """A bin is as fine as the turns are short; a draft lasts millions of these."""
+    room = room_of(capacity=1)
+    await live(room, *[life_ms] * 30)
+    await room.join("s", will_return=True)
+    before = await calls_ms(room)
+    waits = [told(ticket) for ticket in await queue(room, 3)]
+    assert all(0 < value <= high < math.inf for value, high in waits)
+    assert await calls_ms(room) - before < 500
+
+
+async def calls_ms(room: Room) -> float:
+    """How long Redis has spent on scripts."""
+    stats = await room.redis.info("commandstats")
+    return float(stats["cmdstat_evalsha"]["usec"]) / 1000
+
+
+async def test_where_hardly_anybody_stays_the_estimate_is_a_number(room_of: RoomOf) -> None:
+    """So impatient a pool that who waits now is e^500 times as likely to be gone in an hour."""
+    room = room_of(capacity=1, session_ms=3_600_000)
+    await room.sit("s")
+    for number in range(700):
+        await room.join(f"gone{number}")
+        await room.store.leave(POOL, f"gone{number}")
+    await queue(room, 5)
+    room.clock.advance_ms(2_000)
+    await room.tick()
+    for number in range(5):
+        value, high = told(await room.see(f"w{number}"))
+        assert 3_598_000 <= value <= high < 10_800_000
+
+
+async def test_a_clock_behind_the_last_hosts_makes_nobody_wait_longer(room: Room) -> None:
+    await room.sit("s1", "s2")
+    await queue(room, 1)
+    await room.tick()
+    behind = ManualClock(room.clock.now_ms() - 60_000)  # a failover to a host with another clock
+    other = Room(RedisStore(room.redis, behind, PoolPolicy(capacity=2)), behind, room.redis)
+    await other.tick()
+    for _ in range(3):
+        behind.advance_ms(10_000)
+        left_ms = room.clock.now_ms() + SESSION_MS - behind.now_ms()
+        assert told(await other.see("w0")) == (left_ms, left_ms)
+    await other.store.leave(POOL, "s1")
+    await other.store.confirm(POOL, "w0")
+    assert min((await other.metrics()).waits_ms) >= 0
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_nobody_is_told_more_than_hard_ends_allow(room_of: RoomOf, slots: int) -> None:
+    room = room_of(capacity=slots)
+    await live(room, 2_000, 2_000)
+    await room.sit(*(f"s{number}" for number in range(slots)))
+    room.clock.advance_ms(100_000)
+    tickets = await queue(room, 2 * slots)
+    first, second = tickets[slots - 1], tickets[2 * slots - 1]
+    assert told(first)[1] <= SESSION_MS - 100_000 + BIN_MS
+    assert told(second)[1] <= SESSION_MS - 100_000 + DRAFT_MS + SESSION_MS + BIN_MS
+
+
+async def test_two_drafts_that_nobody_took_do_not_make_the_wait_endless(room_of: RoomOf) -> None:
+    room = room_of(capacity=1)
+    for user in ("a", "b"):
+        await room.join(user)
+        await room.store.leave(POOL, user)
+    await room.sit("s")
+    first, second = await queue(room, 2)
+    assert told(first)[1] <= SESSION_MS + BIN_MS
+    assert told(second)[1] <= SESSION_MS + DRAFT_MS + SESSION_MS + BIN_MS

@@ -1,5 +1,7 @@
 """The pool's own rules: limits, pause, requeue, and settings an admin stored."""
 
+import pytest
+
 from admission.domain import Status
 from admission.outcomes import Confirmed, Joined, NoSession, Refused, Unknown
 from admission.store.redis_store import RedisStore
@@ -121,3 +123,24 @@ async def test_settings_win_over_defaults_until_given_back(room: Room) -> None:
     seen = await room.metrics()
     assert (seen.capacity, seen.paused) == (2, True)
     assert await room.store.pools() == [POOL]
+
+
+@pytest.mark.parametrize("begins", ["set_capacity", "pause"])
+async def test_a_pool_may_begin_with_one_setting(room: Room, begins: str) -> None:
+    """The ticks' process takes all others from the service, whichever call came first."""
+    await (
+        room.store.set_capacity("new", 1)
+        if begins == "set_capacity"
+        else room.store.pause("new", False)
+    )
+    for user in ("a", "b", "c"):
+        await room.store.join("new", user, ticket=user, will_return=True)
+    room.clock.advance_ms(300_000)
+    ticks = RedisStore(room.redis, room.clock, None)
+    assert await ticks.expire("new") == 300_000
+    assert (await ticks.metrics("new")).settings == (await room.store.metrics("new")).settings
+
+
+async def test_a_kind_given_back_that_stays_the_same_is_no_change(full: Room) -> None:
+    assert await full.store.configure(POOL, {"kind": None, "capacity": 5}) is None
+    assert (await full.metrics()).capacity == 5

@@ -69,3 +69,13 @@ async def test_a_requeued_ticket_keeps_its_class(room_of: RoomOf) -> None:
     room.clock.advance_ms(1_200_000)
     await room.tick()
     assert (await room.see("a")).priority == "vip"
+
+
+async def test_who_waits_keeps_the_place_when_their_class_is_taken_from_the_pool(
+    full: Room,
+) -> None:
+    first = await full.join("vip", priority="vip")
+    await full.configure(priorities={})
+    again = await full.join("vip", priority="vip")
+    assert (again.ticket_id, again.priority) == (first.ticket_id, "vip")
+    assert await full.store.join(POOL, "b", ticket="b", priority="vip") == Refused("unknown_class")

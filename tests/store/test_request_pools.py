@@ -8,6 +8,7 @@ import pytest
 from admission.clock import ManualClock
 from admission.domain import Priority, Status, Ticket
 from admission.outcomes import Alive, Joined, Left, NoSession, Occupied, Passed, Refused, Unknown
+from admission.store.names import pool_key
 from admission.store.redis_store import RedisStore
 from tests.store.conftest import RoomOf, StoresOf
 from tests.store.room import POOL, Room, name_of, new_id
@@ -309,3 +310,39 @@ async def test_the_kind_of_an_occupied_pool_stays(one: Room, store: RedisStore) 
     await one.store.leave(POOL, "a")
     assert await one.store.configure(POOL, {"kind": "session"}) is None
     assert (await one.join("a")).status is Status.DRAFT
+
+
+async def test_a_raised_limit_lets_the_next_requests_in_at_once(room_of: RoomOf) -> None:
+    room = room_of(kind="request", capacity=4, user_concurrency=1)
+    mine = [await ask(room, "a", f"r{i}") for i in range(3)]
+    assert [t.status for t in mine] == ["active", "waiting", "waiting"]
+    await room.configure(user_concurrency=2)
+    assert [(await look(room, t)).status for t in mine] == ["active", "active", "waiting"]
+    await room.configure(user_concurrency=9)
+    assert [(await look(room, t)).status for t in mine] == ["active"] * 3
+
+
+async def test_a_lowered_limit_holds_for_who_stands_first(room_of: RoomOf) -> None:
+    room = room_of(kind="request", capacity=2, user_concurrency=3)
+    mine = [await ask(room, "a", f"r{i}") for i in range(4)]
+    other = await ask(room, "b", "r")
+    await room.configure(user_concurrency=2)
+    assert await queue(room) == [other.ticket_id, mine[2].ticket_id, mine[3].ticket_id]
+    await room.configure(capacity=4)
+    states = [(await look(room, t)).status for t in (*mine, other)]
+    assert states == ["active", "active", "waiting", "waiting", "active"]
+    await room.store.leave(POOL, "a", ticket=mine[0].ticket_id)
+    assert (await look(room, mine[2])).status is Status.ACTIVE
+
+
+async def test_a_loud_users_lapsed_requests_are_in_no_record_that_scripts_read(one: Room) -> None:
+    await ask(one, "x", "x", will_return=True)
+    mine = [await ask(one, "a", f"r{i}") for i in range(250)]
+    one.clock.advance_ms(60_000)
+    while (await one.metrics()).waiting:
+        await one.tick()
+    assert await one.redis.hstrlen(pool_key(POOL, "lanes"), "a") < 200
+    await one.store.heartbeat(POOL, "a", ticket=mine[7].ticket_id)  # one comes back
+    assert await queue(one) == [mine[7].ticket_id]
+    await one.store.leave(POOL, "a")
+    assert {(await look(one, ticket)).reason for ticket in mine} == {"left"}

@@ -18,7 +18,8 @@ local pool -- as it is once who was due has ended
 
 local function begin_pass()
   local last = redis.call("HMGET", K.pool, "pass_ms", "pass_slots")
-  if NOW - (tonumber(last[1]) or 0) < pace_ms then return false end
+  -- The distance, also here: after a failover the clock may be another host's, and behind.
+  if math.abs(NOW - (tonumber(last[1]) or 0)) < pace_ms then return false end
   redis.call("HSET", K.pool, "pass_ms", exact(NOW), "pass_slots", pool.slots)
   slots_changed = last[2] and tonumber(last[2]) ~= pool.slots
   if slots_changed then places_changed() end

@@ -23,5 +23,5 @@ for _, key in ipairs({ K.queue, K.skipped, K.drafts, K.sessions }) do
 end
 -- Of a request pool each pass brings the users' next requests forward.
 if left < BATCH then return reply("closing") end
-for _, key in pairs(K) do redis.call("DEL", key) end
+for _, key in pairs(K) do redis.call("UNLINK", key) end
 return reply("closed")

@@ -10,7 +10,7 @@ RETURNS
   configured  null
   occupied    null  somebody waits or holds a slot, so the kind must stay as it is
 ]]
-redis.call("HSET", K.pool, "defaults", cjson.encode(given_policy()))
+keep_defaults()
 
 -- Layout 1 kept each setting in a field of its own.
 local function take_over_settings()
@@ -26,10 +26,11 @@ end
 
 take_over_settings()
 local changes = cjson.decode(ARGV[3])
-if changes.kind and changes.kind ~= (POLICY.kind or "session") and occupied() then
-  return reply("occupied")
-end
+local kind = changes.kind
+if kind == cjson.null then kind = given_policy().kind end
+if kind and kind ~= POLICY.kind and occupied() then return reply("occupied") end
 for name, value in pairs(changes) do keep_setting(name, value) end
 end_due()
+if REQUESTS then promote_all() end
 offer_free()
 return reply("configured")

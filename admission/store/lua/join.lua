@@ -27,7 +27,8 @@ local class = class_of(priority)
 
 -- Past CHATS_MAX a chat is not told apart any more: it stays until the whole turn ends.
 local function set_flags(id, facts)
-  local chat = count(facts.clients) < CHATS_MAX and client or ""
+  local apart = facts.clients[client] or count(facts.clients) < CHATS_MAX
+  local chat = apart and client or ""
   facts.auto_confirm, facts.will_return = auto_confirm and not will_return, will_return
   facts.clients[chat] = true
   if facts.will_return then redis.call("ZREM", K.presence, id) end
@@ -47,13 +48,14 @@ local function crowded()
   return POLICY.queue_limit and waiting >= POLICY.queue_limit and free_slots() == 0
 end
 
-if not class then return reply("unknown_class") end
 if REQUESTS and request == "" then return reply("request_needed") end
 if not REQUESTS then request = "" end
 end_due()
 local id, facts, state = settled(redis.call("HGET", K.users, claim_of(user, request)), user)
-if id and state ~= "disconnected" then return known(id, facts, state) end
+local kept = class or facts and facts.priority == priority -- the pool may have lost it since
+if id and state ~= "disconnected" and kept then return known(id, facts, state) end
 offer_free()
+if not class then return reply("unknown_class") end
 if id == ticket then return reply("known", view(id, facts)) end -- a repeat; its turn is over
 if POLICY.paused then return reply("paused") end
 if crowded() then return reply("full") end

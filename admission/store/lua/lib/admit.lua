@@ -38,7 +38,7 @@ local function admit(ticket, facts, from)
   take_over(facts)
   save_ticket(ticket, facts)
   redis.call("HINCRBY", K.pool, "admitted_total", 1)
-  redis.call("LPUSH", K.waits, NOW - facts.joined_ms)
+  redis.call("LPUSH", K.waits, math.max(0, NOW - facts.joined_ms)) -- by two hosts' clocks, perhaps
   redis.call("LTRIM", K.waits, 0, 199)
   log(ticket, facts, from, "active")
   tell(facts.user, { status = "connected", session_duration = math.ceil(POLICY.session_ms / 1000),

@@ -11,7 +11,8 @@ end
 
 do
 
-local FRESH_MS, STALE_MS = 1000, 5000 -- made anew after, and not read any more after
+-- Made anew after, and not read any more after; also before: another host's clock may be behind.
+local FRESH_MS, STALE_MS = 1000, 5000
 local LEAST_MS = 1000  -- nobody is told that no time is left while no slot is free
 local MEDIAN = 1 / 3   -- the middle of the times at which the n-th of many events comes is that of
                        -- the mean of n - 1/3 (the median of a gamma distribution)
@@ -83,7 +84,7 @@ local function read()
 end
 
 local function usable(position, age_ms, slots)
-  return FORECAST and NOW - FORECAST.made_ms <= age_ms and FORECAST.slots == slots
+  return FORECAST and math.abs(NOW - FORECAST.made_ms) <= age_ms and FORECAST.slots == slots
     and position <= FORECAST.covers
 end
 
@@ -124,7 +125,7 @@ end
 renew_forecast = function()
   local made = redis.call("HMGET", K.forecast, "made_ms", "slots", "covers")
   local waiting = waiting_count()
-  if NOW - (tonumber(made[1]) or 0) <= FRESH_MS and tonumber(made[2]) == capacity()
+  if math.abs(NOW - (tonumber(made[1]) or 0)) <= FRESH_MS and tonumber(made[2]) == capacity()
     and waiting <= tonumber(made[3]) then return end
   judge_promises()
   if waiting == 0 or not granting() or capacity() < 1 then return end

@@ -6,14 +6,11 @@
 local forecast_slots
 do
 
-local BINS = 60        -- to the longest turn
 local ROUNDS = 3       -- of the longest turn are looked ahead; beyond, slots free at a steady rate
-local LIVES_LEAST = 20 -- with fewer lives known, any session may last to its cap
-local LONGER = 1.25    -- the longest turn looked for, by the longest one known
 local DRAFT_AGES = 20  -- drafts of about one age are counted as one
-local PRIOR_LIVES = 0.1 -- of a session thought to have stayed to the cap before any was seen
 local PRIOR_DRAFTS = 2 -- drafts thought to have been confirmed
 local PRIOR_WAITED_MS = 1800000 -- waiting without anybody leaving, before any was seen
+local NOBODY_LEFT = 50 -- by e^50 so few of those who wait now still do; beyond, doubles overflow
 
 -- What holds a slot now: ms until its deadline, each.
 local function left_of(key)
@@ -21,59 +18,6 @@ local function left_of(key)
   local left = {}
   for i = 2, #found, 2 do left[#left + 1] = tonumber(found[i]) - NOW end
   return left
-end
-
-local function age_of(left) return math.max(0, POLICY.session_ms - left) end
-
--- The newest lives as {started, life}, since when they are known without a gap, and the longest.
-local function read_lives(running)
-  local lives, since, longest = {}, NOW, 1
-  for i, text in ipairs(redis.call("LRANGE", K.lives, 0, -1)) do
-    local ended, life = string.match(text, "^(%d+):(%d+)$")
-    since, life = tonumber(ended), tonumber(life)
-    lives[i] = { since - life, life }
-    longest = math.max(longest, life)
-  end
-  for _, left in ipairs(running) do longest = math.max(longest, age_of(left)) end
-  if #lives < LIVES_LEAST then longest = POLICY.session_ms end
-  return lives, since, math.min(POLICY.session_ms, LONGER * longest)
-end
-
--- Kaplan-Meier: share[j] of the sessions outlast j bins (the last one: they stay to the end), and
--- how many ends that rests on. Who began before `since` counts from the age they had then, and the
--- running ones up to their age now: else short lives would count too much, or too little.
-local function survival(lives, since, running, bin)
-  local ends, steps, parts = {}, {}, {}
-  for j = 0, BINS do ends[j], steps[j], parts[j] = 0, 0, 0 end
-  local function at_risk(started, life)
-    local from, to = math.max(0, since - started) / bin, math.min(life / bin, BINS)
-    if from >= to then return false end
-    local i, j = math.floor(from), math.floor(to)
-    steps[i], parts[i] = steps[i] + 1, parts[i] - (from - i)
-    steps[j], parts[j] = steps[j] - 1, parts[j] + (to - j)
-    return j < BINS
-  end
-  for _, known in ipairs(lives) do
-    if at_risk(known[1], known[2]) and known[2] < POLICY.session_ms then
-      local j = math.floor(known[2] / bin)
-      ends[j] = ends[j] + 1
-    end
-  end
-  for _, left in ipairs(running) do at_risk(NOW - age_of(left), age_of(left)) end
-  local share, number, whole = { [0] = 1 }, 0, 0
-  for j = 0, BINS - 1 do
-    whole, number = whole + steps[j], number + ends[j]
-    share[j + 1] = share[j] * math.exp(-ends[j] / (whole + parts[j] + PRIOR_LIVES))
-  end
-  return share, number
-end
-
--- The share at an age in bins, between two of them too.
-local function at(share, age)
-  if age <= 0 then return 1 end
-  if age >= BINS then return share[BINS] end
-  local j = math.floor(age)
-  return share[j] + (share[j + 1] - share[j]) * (age - j)
 end
 
 -- What is known of turns: lives, drafts, patience.
@@ -137,13 +81,13 @@ local function add_sessions(grid, turns, running)
   for _, left in ipairs(running) do -- who stays to the end, each at their own
     local age = age_of(left)
     local ends = capped and left or math.max(math.min(bin, left), turns.longest - age)
-    add_at(grid, ends, share[BINS] / at(share, age / bin))
+    add_at(grid, ends, share[BINS] / share_at(share, age / bin))
   end
   for _, group in ipairs(by_age(running, POLICY.session_ms, bin)) do
     local age = group.age / bin
-    local now, before = at(share, age), 1
+    local now, before = share_at(share, age), 1
     for j = 1, math.ceil(BINS - age) do
-      local stays = at(share, age + j) / now
+      local stays = share_at(share, age + j) / now
       add_in(grid, j, group.n * (before - stays))
       if age + j < BINS then
         grid.variance[j] = grid.variance[j] + group.n * stays * (1 - stays)
@@ -165,7 +109,7 @@ local function add_drafts(grid, turns, drafts)
     add_at(grid, left, group.n * drops)
     for j = 1, BINS do
       add_in(grid, math.ceil(j + starts), group.n * (1 - drops) * (share[j - 1] - share[j]))
-      local free = (j * bin < left and 0 or drops) + (1 - drops) * (1 - at(share, j - starts))
+      local free = (j * bin < left and 0 or drops) + (1 - drops) * (1 - share_at(share, j - starts))
       grid.variance[j] = grid.variance[j] + group.n * free * (1 - free)
     end
     add_at(grid, turns.confirm_ms + turns.longest, group.n * (1 - drops) * share[BINS])
@@ -176,22 +120,20 @@ end
 -- and its squared coefficient of variation.
 local function holding(turns)
   local share, bin, stays = turns.share, turns.bin, 1 - turns.no_show
-  local hold = {}
-  for j = 0, math.ceil(math.max(turns.confirm_ms + turns.longest, turns.drop_ms) / bin) + 1 do
-    hold[j] = 0
+  local hold, mean, square = {}, 0, 0
+  for j = 0, ROUNDS * BINS do hold[j] = 0 end -- a draft may take a million bins of short turns
+  local function add(j, part)
+    if hold[j] then hold[j] = hold[j] + part end
+    mean, square = mean + part * j * bin, square + part * (j * bin) ^ 2
   end
   local function put(ms, part)
     local j = math.floor(ms / bin)
-    hold[j] = hold[j] + part * (j + 1 - ms / bin)
-    hold[j + 1] = hold[j + 1] + part * (ms / bin - j)
+    add(j, part * (j + 1 - ms / bin))
+    add(j + 1, part * (ms / bin - j))
   end
   put(turns.drop_ms, turns.no_show)
   for j = 1, BINS do put(turns.confirm_ms + (j - 0.5) * bin, stays * (share[j - 1] - share[j])) end
   put(turns.confirm_ms + turns.longest, stays * share[BINS])
-  local mean, square = 0, 0
-  for j, part in pairs(hold) do
-    mean, square = mean + part * j * bin, square + part * (j * bin) ^ 2
-  end
   return hold, mean, math.max(0, square / mean ^ 2 - 1)
 end
 
@@ -209,6 +151,22 @@ local function taken_again(j, begun, hold)
   return again
 end
 
+-- Slots that come free in each bin whatever happens, and the last moment at which: everything that
+-- holds one has a hard end, and who takes it up then is gone a draft and a session later.
+local function certain(grid, running, drafts, finishing)
+  local number, at_ms = {}, {}
+  local function count_from(first)
+    for t = first, grid.last * grid.bin, POLICY.draft_ms + POLICY.session_ms do
+      local j = math.max(1, math.ceil(t / grid.bin))
+      number[j], at_ms[j] = (number[j] or 0) + 1, math.max(at_ms[j] or 0, t)
+    end
+  end
+  for _, left in ipairs(running) do count_from(left) end
+  for _, left in ipairs(drafts) do count_from(left + POLICY.session_ms) end
+  for _, left in ipairs(finishing) do count_from(left) end
+  return number, at_ms
+end
+
 -- Until `wanted` places are served: a list of {from, to, served, served at least} per bin, in ms
 -- from now and places. With impatience q, who stands n-th is served once n <= the sum of
 -- e^(q t) over the slots that came free at t: n e^(-q t) of those places are still taken then.
@@ -217,13 +175,16 @@ forecast_slots = function(wanted)
   local turns = read_turns(running)
   local grid = new_bins(turns.bin)
   add_sessions(grid, turns, running)
-  add_drafts(grid, turns, left_of(K.drafts))
-  for _, left in ipairs(left_of(K.finishing)) do add_at(grid, left, 1) end
+  local drafts, finishing = left_of(K.drafts), left_of(K.finishing)
+  add_drafts(grid, turns, drafts)
+  for _, left in ipairs(finishing) do add_at(grid, left, 1) end
+  local sure_number, sure_ms = certain(grid, running, drafts, finishing)
   local hold, mean, variation = holding(turns)
   local unsure = doubt(turns, mean)
   local surplus, quit = busy() - capacity(), turns.impatience
+  local function growth_by(t) return math.exp(math.min(quit * t, NOBODY_LEFT)) end
   local freed, again, served, begun, steps = 0, 0, 0, {}, {}
-  local short = math.min(hold[0], 0.9)
+  local short, sure = math.min(hold[0], 0.9), -surplus
   for j = 1, grid.last do
     local second = taken_again(j, begun, hold)
     if freed >= surplus then -- turns so short that they begin and end in this bin, over and over
@@ -233,14 +194,16 @@ forecast_slots = function(wanted)
     local usable = math.max(0, freed - surplus)
     freed, again = freed + grid.slots[j], again + second
     begun[j] = math.max(0, freed - surplus) - usable
-    if grid.slots[j] > 1e-6 then
-      local from, to = grid.low[j], grid.high[j]
-      local growth = math.exp(quit * to)
-      served = served + begun[j] * math.exp(quit * (from + to) / 2)
+    sure = sure + (sure_number[j] or 0)
+    if grid.slots[j] > 1e-6 or sure_number[j] then
+      local to = math.max(grid.high[j] or 0, sure_ms[j] or 0)
+      local from = grid.low[j] or to
+      local growth = growth_by(to)
+      served = served + begun[j] * growth_by((from + to) / 2)
       local variance = grid.variance[j] + variation * again + unsure * freed ^ 2
         + served * (1 - 1 / growth) / growth
-      local at_least = served - turns.z * growth * math.sqrt(variance)
-      steps[#steps + 1] = { from, to, served, at_least }
+      local at_least = math.max(sure, served - turns.z * growth * math.sqrt(variance))
+      steps[#steps + 1] = { from, to, math.max(sure, served), at_least }
       if at_least > wanted then break end
     end
   end

@@ -29,45 +29,67 @@ local function numbered(ticket)
 end
 
 -- Of one user in a request pool: {head = ticket in the shared order, running = tickets that hold a
--- slot, skipped = tickets whose presence lapsed}.
+-- slot}. What a user may have any number of is not in this record: `backlog` and `aside`.
 local function load_lane(user)
   local raw = redis.call("HGET", K.lanes, user)
   local lane = raw and cmsgpack.unpack(raw) or {}
-  lane.running, lane.skipped = lane.running or {}, lane.skipped or {}
+  lane.running = lane.running or {}
   return lane
 end
 
 local function save_lane(user, lane)
-  if lane.head or next(lane.running) or next(lane.skipped) then
+  if lane.head or next(lane.running) then
     redis.call("HSET", K.lanes, user, cmsgpack.pack(lane))
   else
     redis.call("HDEL", K.lanes, user)
   end
 end
 
--- No user id holds a space or an exclamation mark, which follows it (DESIGN 5).
-local function in_backlog(user, ticket) return user .. " " .. ticket end
-local function backlog_from(user) return "[" .. user .. " " end
-local function backlog_to(user) return "(" .. user .. "!" end
+-- A ticket's member of `backlog` or `aside`, and where a user's begin and end there. No user id
+-- holds a space or an exclamation mark, which follows it (DESIGN 5).
+local function of_user(user, ticket) return user .. " " .. ticket end
+local function first_of(user) return "[" .. user .. " " end
+local function last_of(user) return "(" .. user .. "!" end
+
+-- The user's first tickets in `backlog` or `aside`.
+local function some_of(key, user, most)
+  local found = redis.call("ZRANGEBYLEX", key, first_of(user), last_of(user), "LIMIT", 0, most)
+  for i, member in ipairs(found) do found[i] = string.sub(member, #user + 2) end
+  return found
+end
 
 local function virtual_time()
   return tonumber(redis.call("HGET", K.pool, "virtual")) or 0
 end
 
 -- The user's next request takes its place in the shared order, unless one stands there already or
--- as many run as allowed.
+-- as many run as allowed: then none stands there, also when the limit was lowered meanwhile.
 local function promote(user, lane)
   local most = POLICY.user_concurrency
   local allowed = not most or count(lane.running) < most
-  local first = not lane.head and allowed and redis.call("ZRANGEBYLEX", K.backlog,
-    backlog_from(user), backlog_to(user), "LIMIT", 0, 1)[1]
+  if lane.head and not allowed then
+    redis.call("ZREM", K.queue, lane.head)
+    redis.call("ZADD", K.backlog, 0, of_user(user, lane.head))
+    lane.head = nil
+  end
+  local first = not lane.head and allowed and some_of(K.backlog, user, 1)[1]
   if first then
-    lane.head = string.sub(first, #user + 2)
+    lane.head = first
     local finish = tonumber(redis.call("ZSCORE", K.shares, user)) or 0
-    redis.call("ZREM", K.backlog, first)
+    redis.call("ZREM", K.backlog, of_user(user, first))
     redis.call("ZADD", K.queue, exact(math.max(virtual_time(), finish)), lane.head)
   end
   save_lane(user, lane)
+end
+
+-- Another limit concerns only users of whom some run: no more than there are slots.
+local function promote_all()
+  for _, key in ipairs({ K.drafts, K.sessions }) do
+    for _, ticket in ipairs(redis.call("ZRANGE", key, 0, -1)) do
+      local user = load_ticket(ticket).user
+      promote(user, load_lane(user))
+    end
+  end
 end
 
 -- Stand in the order: at the end, or where a skipped ticket stood.
@@ -78,15 +100,15 @@ local function line_up(ticket, facts)
     return
   end
   local lane = load_lane(facts.user)
-  lane.skipped[ticket] = nil
-  redis.call("ZADD", K.backlog, 0, in_backlog(facts.user, ticket))
+  redis.call("ZREM", K.aside, of_user(facts.user, ticket))
+  redis.call("ZADD", K.backlog, 0, of_user(facts.user, ticket))
   promote(facts.user, lane)
 end
 
 -- The end of a quiet spell of a request pool is a new begin: nobody waits or runs, nobody owes.
 local function forget_shares()
   redis.call("ZREMRANGEBYSCORE", K.shares, "-inf", exact(virtual_time()))
-  if redis.call("HLEN", K.lanes) == 0 then
+  if redis.call("HLEN", K.lanes) + redis.call("ZCARD", K.aside) == 0 then
     redis.call("DEL", K.shares)
     redis.call("HDEL", K.pool, "virtual")
   end
@@ -108,12 +130,13 @@ local function step_out(ticket, facts, why)
     redis.call("ZREM", K.queue, ticket)
     return
   end
-  local lane = load_lane(facts.user)
-  lane.skipped[ticket] = why == "skipped" or nil
+  local lane, member = load_lane(facts.user), of_user(facts.user, ticket)
+  redis.call("ZREM", K.aside, member)
+  if why == "skipped" then redis.call("ZADD", K.aside, 0, member) end
   if why == "served" then charge(ticket, facts, lane) end
   if lane.head == ticket then lane.head = nil end
   redis.call("ZREM", K.queue, ticket)
-  redis.call("ZREM", K.backlog, in_backlog(facts.user, ticket))
+  redis.call("ZREM", K.backlog, member)
   promote(facts.user, lane)
   if why == "gone" then forget_shares() end
 end
@@ -136,9 +159,9 @@ end
 -- it knows how many requests the others have, not whose they are, and no weights.
 local function backlog_position(ticket, facts)
   local user, lane = facts.user, load_lane(facts.user)
-  local rounds = redis.call("ZLEXCOUNT", K.backlog, backlog_from(user),
-    "(" .. in_backlog(user, ticket)) + 1
-  local own = redis.call("ZLEXCOUNT", K.backlog, backlog_from(user), backlog_to(user))
+  local rounds = redis.call("ZLEXCOUNT", K.backlog, first_of(user),
+    "(" .. of_user(user, ticket)) + 1
+  local own = redis.call("ZLEXCOUNT", K.backlog, first_of(user), last_of(user))
   local own_head = lane.head and 1 or 0
   local others = redis.call("ZCARD", K.queue) - own_head
   local before = lane.head and redis.call("ZRANK", K.queue, lane.head) or others
@@ -161,5 +184,5 @@ local function meant_by(user, named)
   local ticket = redis.call("HGET", K.users, user)
   if ticket or not REQUESTS then return ticket end
   local lane = load_lane(user)
-  return lane.head or next(lane.running) or next(lane.skipped)
+  return lane.head or next(lane.running) or some_of(K.aside, user, 1)[1]
 end

@@ -4,11 +4,12 @@
 local KEPT = redis.call("HMGET", K.pool, "settings", "defaults")
 
 -- A process without the service's settings (a clockwork of its own) takes those the service left
--- here; where none was yet, there are no slots.
+-- here; where none was yet, there are no slots, and it only ends what is due.
 local function given_policy()
   local given = cjson.decode(ARGV[2])
   if given.capacity then return given end
-  local policy = KEPT[2] and cjson.decode(KEPT[2]) or { capacity = 0 }
+  local policy = KEPT[2] and cjson.decode(KEPT[2])
+    or { capacity = 0, draft_ms = 300000, idle_ms = 300000 }
   policy.pool = given.pool
   return policy
 end
@@ -25,6 +26,11 @@ local function class_of(name)
   return class or (name == "default" and { head_start_ms = 0, weight = 1 }) or nil
 end
 
+-- The service's own settings, for processes that have none.
+local function keep_defaults()
+  redis.call("HSET", K.pool, "defaults", cjson.encode(given_policy()))
+end
+
 -- Keep a setting, which wins over the service's own; null gives it back.
 local function keep_setting(name, value)
   if value == cjson.null then
@@ -33,6 +39,7 @@ local function keep_setting(name, value)
     SETTINGS[name], POLICY[name] = value, value
   end
   redis.call("HSET", K.pool, "settings", cjson.encode(SETTINGS))
+  keep_defaults() -- a pool may begin with one setting
 end
 
 -- Counts look at scores, never at cardinality: what is past its deadline no longer counts,
@@ -67,14 +74,16 @@ local function busy()
   return live(K.drafts) + live_sessions() + live_finishing()
 end
 
+-- Read once: a script that changes workers asks only after it has.
+local READY_SLOTS
 local function ready_slots()
-  local ids = redis.call("ZRANGEBYSCORE", K.ready, AFTER_NOW, "+inf")
-  local slots = 0
-  for _, id in ipairs(ids) do
+  if READY_SLOTS then return READY_SLOTS end
+  READY_SLOTS = 0
+  for _, id in ipairs(redis.call("ZRANGEBYSCORE", K.ready, AFTER_NOW, "+inf")) do
     local raw = redis.call("HGET", K.workers, id)
-    if raw then slots = slots + cjson.decode(raw).slots end
+    if raw then READY_SLOTS = READY_SLOTS + cjson.decode(raw).slots end
   end
-  return slots
+  return READY_SLOTS
 end
 
 local function capacity()

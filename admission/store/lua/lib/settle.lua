@@ -56,8 +56,8 @@ end
 
 -- Who is due, but beyond this script's batch, is ended or skipped on the way.
 local function offer_slots()
-  local overdue = 0
-  while free_slots() > 0 and overdue < BATCH do
+  local overdue, free = 0, free_slots()
+  while free > 0 and overdue < BATCH do
     local ticket = redis.call("ZRANGE", K.queue, 0, 0)[1]
     if not ticket then return end
     local facts = load_ticket(ticket)
@@ -75,6 +75,9 @@ local function offer_slots()
       else
         offer(ticket, facts)
       end
+      free = free - 1
+      -- Counted again at the end, not each time: who is admitted may take a finishing slot over.
+      if free == 0 then free = free_slots() end
     end
   end
 end
@@ -116,13 +119,11 @@ local ALL_OF_MAX = 1000 -- requests of one user that one script ends
 
 -- Everything one user has in a request pool.
 local function end_all_of(user, reason)
-  local lane, tickets = load_lane(user), {}
-  for _, member in ipairs(redis.call("ZRANGEBYLEX", K.backlog, backlog_from(user),
-    backlog_to(user), "LIMIT", 0, ALL_OF_MAX)) do
-    tickets[#tickets + 1] = string.sub(member, #user + 2)
+  local lane, tickets = load_lane(user), some_of(K.backlog, user, ALL_OF_MAX)
+  for _, ticket in ipairs(some_of(K.aside, user, ALL_OF_MAX - #tickets)) do
+    tickets[#tickets + 1] = ticket
   end
   tickets[#tickets + 1] = lane.head
-  for ticket in pairs(lane.skipped) do tickets[#tickets + 1] = ticket end
   for ticket in pairs(lane.running) do tickets[#tickets + 1] = ticket end
   for _, ticket in ipairs(tickets) do
     local _, facts, state = settled(ticket, user)

@@ -18,7 +18,7 @@ local function place_of(ticket)
   local rank = redis.call("ZRANK", K.queue, ticket)
   if rank then return rank + 1 end
   local facts = REQUESTS and load_ticket(ticket)
-  if facts and redis.call("ZSCORE", K.backlog, in_backlog(facts.user, ticket)) then
+  if facts and redis.call("ZSCORE", K.backlog, of_user(facts.user, ticket)) then
     return backlog_position(ticket, facts)
   end
 end
