@@ -85,7 +85,10 @@ def _priorities(text: object) -> object:
     parts = _listed(text)
     if not isinstance(parts, tuple):
         return text
-    return dict(_priority(part) for part in parts)
+    classes = [_priority(part) for part in parts]
+    if len({name for name, _ in classes}) < len(classes):
+        raise ValueError("names a class twice")
+    return dict(classes)
 
 
 def _priority(text: str) -> tuple[str, Priority]:
@@ -93,8 +96,10 @@ def _priority(text: str) -> tuple[str, Priority]:
     seconds, _, weight = rest.partition(";weight=")
     if not PRIORITY_NAME.fullmatch(name) or not re.fullmatch(r"-?\d{1,5}", seconds):
         raise ValueError(f"{text!r} is not NAME=SECONDS[;weight=N]")
-    if not re.fullmatch(r"(\d{1,3}(\.\d+)?)?", weight) or (weight and not float(weight)):
-        raise ValueError(f"{text!r}: weight is a number above 0")
+    if not re.fullmatch(r"(\d{1,3}(\.\d+)?)?", weight) or not 0.01 <= float(weight or 1) <= 100:
+        raise ValueError(f"{text!r}: weight is a number from 0.01 to 100")
+    if abs(int(seconds)) > 86_400:
+        raise ValueError(f"{text!r}: a head start is at most 86400 seconds")
     return name, Priority(int(seconds) * 1000, float(weight or 1))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from admission.domain import Priority
 from admission.settings import Settings, SettingsError, Upstream, read_settings
 
 
@@ -200,3 +201,18 @@ def test_seconds_become_milliseconds_of_the_policy() -> None:
     settings = Settings.model_validate({"SESSION_DURATION": "7", "VESTIBULE_QUEUE_TIMEOUT": "9"})
     policy = settings.pool_policy(needs_worker=True)
     assert (policy.session_ms, policy.queue_timeout_ms, policy.needs_worker) == (7000, 9000, True)
+
+
+def test_classes_are_seconds_and_weights() -> None:
+    settings = read_settings({"VESTIBULE_PRIORITIES": "vip=600;weight=4, batch=-3600;weight=0.25"})
+    assert settings.priorities == {"vip": Priority(600_000, 4), "batch": Priority(-3_600_000, 0.25)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["vip", "vip=", "VIP=1", "vip=1.5", "vip=1;weight=0", "vip=1;weight=101", "vip=1;share=2",
+     "vip=86401", "vip=1,vip=2"],
+)  # fmt: skip
+def test_a_class_that_cannot_be_is_refused(text: str) -> None:
+    (problem,) = problems(VESTIBULE_PRIORITIES=text)
+    assert problem.startswith("VESTIBULE_PRIORITIES: ")
