@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,9 +60,19 @@ async def test_one_that_does_not_drain_is_killed(monkeypatch: pytest.MonkeyPatch
     assert not any(process.is_running() for process in ours)
 
 
+def serving_of(one: Up) -> list[psutil.Process]:
+    """The processes that share the port now."""
+    found = []
+    for process in one.children():
+        with suppress(psutil.Error):  # it ends at this moment
+            if "--one-of-several" in process.cmdline():
+                found.append(process)
+    return found
+
+
 def test_up_serves_with_several_processes(up: Start) -> None:
     one = up(VESTIBULE_PROCESSES="3", MAX_ACTIVE_USERS="1").wait_ready()
-    serving = [p for p in one.children() if "--one-of-several" in p.cmdline()]
+    serving = serving_of(one)
     assert len(serving) == 3
     assert one.post("/queue/join/ada", {"auto_confirm": True}).json()["status"] == "active"
     for _ in range(9):  # each a connection of its own, so each process gets some
@@ -75,7 +86,7 @@ def test_up_serves_with_several_processes(up: Start) -> None:
     serving[0].kill()
 
     def whole() -> bool:
-        now = [p for p in one.children() if "--one-of-several" in p.cmdline()]
+        now = serving_of(one)
         return len(now) == 3 and serving[0] not in now
 
     eventually(whole, "the killed process was not replaced")
