@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError, ResponseError
 
-# While one waits for its answers the other sends; more would only make the batches smaller.
+# While some wait for their answers others send; more would only make the batches smaller.
 LANES = 4
 BATCH_MAX = 64  # who stands behind a full batch of scripts of 50 us waits 3 ms
 

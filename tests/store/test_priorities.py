@@ -79,3 +79,13 @@ async def test_who_waits_keeps_the_place_when_their_class_is_taken_from_the_pool
     again = await full.join("vip", priority="vip")
     assert (again.ticket_id, again.priority) == (first.ticket_id, "vip")
     assert await full.store.join(POOL, "b", ticket="b", priority="vip") == Refused("unknown_class")
+
+
+async def test_a_refused_class_still_passes_on_what_ended(room_of: RoomOf) -> None:
+    room = room_of(capacity=1)
+    for user in ("a", "b"):
+        await room.join(user)
+    room.clock.advance_ms(300_000)
+    refused = await room.store.join(POOL, "c", ticket="t", priority="king")
+    assert refused == Refused("unknown_class")
+    assert await room.standings("a", "b") == ["draft_timeout", "draft"]
