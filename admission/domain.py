@@ -41,6 +41,7 @@ class Ticket:
     reason: str | None = None
     priority: str = "default"  # its class
     may_be_passed: bool = False  # by somebody who joins now with priority
+    finishing: bool = False  # told to a heartbeat: the answer it names may outlive the session
 
     @classmethod
     def of(cls, view: dict[str, Any]) -> "Ticket":

@@ -18,7 +18,7 @@ COMMANDS = {
     "worker": ("infra.worker", "run vLLM and its agent on this machine"),
     "admission": ("infra.admission", "run REST and gateway alone, over a Redis of yours"),
     "scheduler": ("infra.scheduler", "run the clockwork alone, beside others"),
-    "owui": ("infra.owui", "put the plugin into a running Open WebUI"),
+    "owui": ("infra.owui.command", "put the plugin into a running Open WebUI"),
 }
 """Name -> its module, which has ``configure(parser)`` and sets ``run``; and its line of help."""
 

@@ -83,7 +83,9 @@ async def heartbeat(request: web.Request) -> web.Response:
         case Alive(ticket):
             return _answer(request, who, ticket)
         case Ended(ticket):
-            raise NotFound("This turn is over.", code="ticket_ended", extra=_seen(ticket))
+            # An answer that may finish is not to wait for another turn.
+            seen = {**_seen(ticket), "finishing": ticket.finishing}
+            raise NotFound("This turn is over.", code="ticket_ended", extra=seen)
         case Unknown():
             raise _unknown(user)
 

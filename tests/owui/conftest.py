@@ -4,18 +4,18 @@ import asyncio
 import sys
 import types
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from pathlib import Path
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
 
 from admission.domain import DEFAULT_POOL, WorkerReport
 from admission.store.redis_store import RedisStore
+from owui_pipeline import assemble
 from tests.conftest import DEADLINE_S, Service
 
-SOURCE = Path(__file__).parents[2] / "owui_pipeline" / "vestibule_filter.py"
 MODEL = "tiny"
 
 Json = dict[str, Any]
@@ -28,7 +28,7 @@ def load(source: str) -> types.ModuleType:
     module = types.ModuleType(f"function_vestibule_{uuid.uuid4().hex}")
     sys.modules[module.__name__] = module
     try:
-        exec(compile(source, SOURCE, "exec"), module.__dict__)
+        exec(compile(source, "vestibule.py", "exec"), module.__dict__)
     finally:
         del sys.modules[module.__name__]
     return module
@@ -44,6 +44,41 @@ class Caller:
         return self.gone
 
 
+class Pages:
+    """Open WebUI's session pool (socket/main.py): a page of a user is a socket."""
+
+    def __init__(self) -> None:
+        self.pool: Json = {}
+        self.live: list[Json] = []  # what was shown without being stored
+
+    def open(self, user: str, chat: str = "chat") -> str:
+        """A page of this user now shows this chat; its socket."""
+        sid = uuid.uuid4().hex
+        self.pool[sid] = {"id": user, "chat_ids": [chat]}
+        return sid
+
+    def close(self, sid: str) -> None:
+        """The page is closed, or loaded again, which closes its socket as well."""
+        del self.pool[sid]
+
+    def module(self) -> types.ModuleType:
+        """`open_webui.socket.main`, as far as the plugin uses it."""
+        main = types.ModuleType("open_webui.socket.main")
+        vars(main).update(
+            get_session_pool_batches=lambda: [list(self.pool.items())],
+            get_event_emitter=self._get_event_emitter,
+        )
+        return main
+
+    async def _get_event_emitter(self, metadata: Json, update_db: bool) -> Any:
+        assert not update_db
+
+        async def emit(event: Json) -> None:
+            self.live.append(event)
+
+        return emit
+
+
 class Chat:
     """One message of a user. Its filter and its answer run in one task, as in Open WebUI."""
 
@@ -57,8 +92,10 @@ class Chat:
         if request is not None:
             metadata = {"message_id": None, "session_id": None, "chat_id": ""}
         self.body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+        facts = {"role": "user", **extra.pop("facts", {})}
+        self._gate = gate
         self._known: Json = {
-            "__user__": {"id": user},
+            "__user__": {"id": user, **facts},
             "__metadata__": {**metadata, "user_id": user, **extra},
             "__request__": request,
             "__model__": {"id": model},
@@ -75,21 +112,33 @@ class Chat:
     async def _emit(self, event: Json) -> None:
         self.events.append(event)
 
+    async def next_round(self) -> Json:
+        """Another request to the model in the same turn, after a tool was called."""
+        body: Json = await self._gate.request(self.body, **self._known)
+        return body
+
     @property
     def statuses(self) -> list[str]:
         """Every status this chat was shown."""
-        assert all(event["type"] == "status" for event in self.events)
-        return [event["data"]["description"] for event in self.events]
+        return [event["data"]["description"] for event in self._of("status")]
+
+    @property
+    def toasts(self) -> list[str]:
+        """Every notification on the user's page."""
+        return [event["data"]["content"] for event in self._of("notification")]
 
     @property
     def last(self) -> Json:
         """The status the user sees now."""
-        data: Json = self.events[-1]["data"]
+        data: Json = self._of("status")[-1]["data"]
         return data
+
+    def _of(self, kind: str) -> list[Json]:
+        return [event for event in self.events if event["type"] == kind]
 
     async def sees(self, words: str) -> None:
         """Wait until what the user sees begins so."""
-        await until(lambda: bool(self.events) and self.last["description"].startswith(words))
+        await until(lambda: bool(self.statuses) and self.last["description"].startswith(words))
 
     async def is_answered(self) -> None:
         """Wait until the filter let the chat through; its answer runs on."""
@@ -107,6 +156,14 @@ class Chat:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the text is what is looked at
             await asyncio.wait_for(self.task, DEADLINE_S)
         return str(caught.value)
+
+    async def is_kept(self) -> None:
+        """Wait until this chat ended without an error, and the place is kept."""
+        await asyncio.wait({self.task}, timeout=DEADLINE_S)
+        assert self.task.cancelled()
+        assert "Your place is kept" in self.toasts[-1]
+        assert self.last["description"].endswith("Your place is kept.")
+        assert self.last["done"] is True
 
     async def stop(self) -> None:
         """The Stop button (``stop_task``, tasks.py)."""
@@ -136,12 +193,16 @@ class WebUI:
         self.gate.valves = self.gate.Valves(**{**self.gate.valves.model_dump(), **valves})
 
     def chat(self, user: str, model: str = MODEL, **metadata: object) -> Chat:
-        """A message sent in the browser."""
+        """A message sent in the browser; ``facts=``: more of the user's."""
         return self._started(Chat(self.gate, user, model, None, metadata))
 
     def api_call(self, user: str) -> Chat:
         """A call of the chat API with a key: no browser, no statuses."""
         return self._started(Chat(self.gate, user, MODEL, Caller(), {}))
+
+    def user_valves(self, **values: object) -> Json:
+        """Facts of a user who chose these."""
+        return {"valves": self.gate.UserValves(**values)}
 
     def _started(self, chat: Chat) -> Chat:
         self._chats.append(chat)
@@ -152,7 +213,9 @@ class WebUI:
         for chat in self._chats:
             chat.task.cancel()
         await asyncio.gather(*(chat.task for chat in self._chats), return_exceptions=True)
-        await asyncio.gather(*self.plugin._answers)
+        await self.gate._answers.all_over()
+        self.gate._endings.close()
+        self.gate._lobby.returns.close()
 
     async def ticket(self, user: str) -> Json:
         """Admission's view of a user."""
@@ -171,6 +234,27 @@ class WebUI:
         async with asyncio.timeout(DEADLINE_S):
             while (await self.ticket(user)).get("status") != "waiting":
                 pass
+
+    async def becomes(self, user: str, status: str) -> None:
+        """Wait until the user's ticket has this status."""
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.ticket(user)).get("status") != status:
+                pass
+
+    async def waiting_are(self, number: int) -> None:
+        """Wait until so many wait."""
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.metrics())["waiting"] != number:
+                pass
+
+    async def is_not_attached(self, user: str) -> None:
+        """Wait until the plugin has no stream of the user open."""
+        attached: Counter[str] = self.plugin.attached
+        await until(lambda: not any(n for path, n in attached.items() if path.endswith(f"/{user}")))
+
+    async def is_heard(self, user: str) -> None:
+        """The user's presence is renewed, as an open stream does every 15 s."""
+        await self.post(f"/queue/heartbeat/{user}")
 
     async def sessions_last(self, seconds: int) -> None:
         """Change how long a session may last, as an admin would."""
@@ -194,11 +278,44 @@ class WebUI:
 @pytest.fixture
 def plugin(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The filter's module, with shorter pauses."""
-    module = load(SOURCE.read_text("utf-8"))
+    module = load(assemble.function())
     monkeypatch.setattr(module, "BEAT_S", 0.05)
     monkeypatch.setattr(module, "API_POLL_S", 0.05)
     monkeypatch.setattr(module, "AGAIN_S", (0.05, 0.1))
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+    monkeypatch.setattr(module, "SCAN_S", 0.02)
+    monkeypatch.setattr(module, "MISSING_S", 0.0)
+    monkeypatch.setattr(module, "ABSENT_S", 0.2)
+    monkeypatch.setattr(module, "READ_AGAIN_S", 0.1)
+    _count_streams(module)
     return module
+
+
+def _count_streams(module: types.ModuleType) -> None:
+    """Keep in `module.attached` how many event streams are open, by their path."""
+    attached = vars(module).setdefault("attached", Counter[str]())
+    events = module.Admission.events
+
+    async def counted(self: Any) -> AsyncGenerator[Any, None]:
+        attached[self._path] += 1
+        try:
+            async with aclosing(events(self)) as told:
+                async for ticket in told:
+                    yield ticket
+        finally:
+            attached[self._path] -= 1
+
+    module.Admission.events = counted
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
+    """The pages people have open, where the plugin looks for them."""
+    pages = Pages()
+    for name in ("open_webui", "open_webui.socket"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "open_webui.socket.main", pages.module())
+    return pages
 
 
 @pytest.fixture

@@ -1,140 +1,184 @@
-"""What ``vestibule owui install`` decides: what it writes, leaves alone, and refuses."""
+"""What ``vestibule owui install`` and ``uninstall`` change, print, warn of and leave alone."""
 
-import argparse
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 
-from admission.settings import read_settings
-from infra import cli, owui
-from infra.errors import CommandError
-from infra.owui import IDENTITY_HEADERS, Target
+from infra import cli
+from tests.owui import installs
+from tests.owui.fake_webui import ADMIN, FakeWebUI
+from tests.owui.installs import Printed, Site
 
-HERE = "http://127.0.0.1:8600"
-OTHERS = "http://elsewhere/v1"
-
-
-def target(address: str | None = None) -> Target:
-    return Target("vestibule", admission=address, gateway=address, here=HERE, key="new-key")
+A, B = "http://127.0.0.1:8600", "http://gpu-2:8600"
+KEYS = ("key-of-a", "key-of-b")
+NOBODY_ELSE = ("OWUI_API_KEY", "VESTIBULE_SERVICE_KEY", "VESTIBULE_OWUI_JWT_SECRET")
 
 
-def connections(*urls: str, **configs: Any) -> dict[str, Any]:
-    return {
-        "ENABLE_OPENAI_API": True,
-        "OPENAI_API_BASE_URLS": list(urls),
-        "OPENAI_API_KEYS": [f"key of {url}" for url in urls],
-        "OPENAI_API_CONFIGS": {name.lstrip("_"): config for name, config in configs.items()},
-    }
+class FakeSite(Site):
+    """The fake, and the commands run in this process."""
+
+    gateways, keys = (A, B), KEYS
+
+    def __init__(self, webui: FakeWebUI, capsys: pytest.CaptureFixture[str]) -> None:
+        self.webui, self._capsys = webui, capsys
+
+    def owui(self, *words: str) -> Printed:
+        action, *rest = words
+        who = ("--url=http://webui", f"--email={ADMIN[0]}")
+        code = cli.main(["owui", action, *who, *rest])
+        printed = self._capsys.readouterr()
+        return Printed(code, printed.out, printed.err)
+
+    def snapshot(self) -> Any:
+        return self.webui.snapshot()
+
+    def put_older(self, text: str, valves: dict[str, Any]) -> None:
+        self.webui.functions["vestibule"]["content"] = text
+        self.webui.valves["vestibule"] = valves
+
+    def stored_valves(self) -> dict[str, Any]:
+        return self.webui.valves["vestibule"]
 
 
-def words(**given: Any) -> argparse.Namespace:
-    known = ("email", "password", "api_key", "admission_url", "gateway_url", "service_key")
-    named = {"url": "http://127.0.0.1:1", "function_id": "vestibule", "dry_run": False}
-    return argparse.Namespace(**{**dict.fromkeys(known), **named, **given})
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> FakeSite:
+    webui = FakeWebUI(dict(zip((A, B), KEYS, strict=True)))
 
+    def request(session: requests.Session, method: str, url: str, **given: Any) -> Any:
+        return webui.request(session, method, url, **given)
 
-def test_the_gateway_is_added_behind_the_other_connections() -> None:
-    before = connections(OTHERS, _0={"prefix_id": "x"})
-    after, index = owui.merged_connections(before, target())
-    assert index == 1
-    assert after["OPENAI_API_BASE_URLS"] == [OTHERS, f"{HERE}/v1"]
-    assert after["OPENAI_API_KEYS"] == [f"key of {OTHERS}", "new-key"]
-    assert after["OPENAI_API_CONFIGS"]["0"] == {"prefix_id": "x"}
-    assert after["OPENAI_API_CONFIGS"]["1"]["headers"] == IDENTITY_HEADERS
-
-
-def test_installing_again_changes_nothing() -> None:
-    once, _ = owui.merged_connections(connections(OTHERS), target())
-    assert owui.merged_connections(once, target()) == (once, 1)
-
-
-def test_what_an_administrator_added_to_the_connection_stays() -> None:
-    mine = {"tags": ["gpu"], "prefix_id": "gpu", "headers": {"X-Mine": "1"}, "enable": False}
-    after, index = owui.merged_connections(connections(f"{HERE}/v1/", _0=mine), target())
-    config = after["OPENAI_API_CONFIGS"]["0"]
-    assert index == 0
-    assert config["headers"] == {"X-Mine": "1", **IDENTITY_HEADERS}
-    assert (config["tags"], config["prefix_id"], config["enable"]) == (["gpu"], "gpu", True)
-
-
-@pytest.mark.parametrize(
-    ("named", "stands"), [(None, "http://moved/v1"), ("http://new:1", "http://new:1/v1")]
-)
-def test_a_gateway_that_moved_is_known_by_its_headers(named: str | None, stands: str) -> None:
-    before = connections(OTHERS, "http://moved/v1", _1={"headers": dict(IDENTITY_HEADERS)})
-    after, _ = owui.merged_connections(before, target(named))
-    assert after["OPENAI_API_BASE_URLS"] == [OTHERS, stands]
-
-
-def test_settings_filed_under_an_address_survive() -> None:
-    before = connections(OTHERS)
-    before["OPENAI_API_CONFIGS"] = {OTHERS: {"enable": False}}
-    before["OPENAI_API_KEYS"] = []
-    after, _ = owui.merged_connections(before, target())
-    assert after["OPENAI_API_CONFIGS"]["0"] == {"enable": False}
-    assert after["OPENAI_API_KEYS"] == ["", "new-key"]
-
-
-@pytest.mark.parametrize(
-    ("named", "current", "stands"),
-    [
-        (None, {}, HERE),
-        (None, {"admission_url": "http://docker:8600"}, "http://docker:8600"),
-        ("http://new:1", {"admission_url": "http://docker:8600"}, "http://new:1"),
-    ],
-)
-def test_valves_that_were_changed_stay(
-    named: str | None, current: dict[str, Any], stands: str
-) -> None:
-    merged = owui.merged_valves({**current, "max_wait_s": 7, "service_key": "old"}, target(named))
-    assert merged == {"max_wait_s": 7, "admission_url": stands, "service_key": "new-key"}
-
-
-def test_a_function_of_somebody_else_is_not_overwritten() -> None:
-    found = {"content": "...", "meta": {"manifest": {"author": "Somebody"}}}
-    with pytest.raises(CommandError, match="belongs to another function"):
-        owui.function_form("vestibule", "source", found)
-
-
-def test_an_update_keeps_the_name_given_there() -> None:
-    meta = {"description": "mine", "manifest": {"author": "Vestibule"}}
-    form = owui.function_form("vestibule", "source", {"name": "The queue", "meta": meta})
-    assert (form["name"], form["content"], form["meta"]) == ("The queue", "source", meta)
-
-
-def test_addresses_and_key_come_from_what_up_runs_with(tmp_path: Path) -> None:
-    (tmp_path / "keys.json").write_text('{"service_key": "from-file"}')
-    settings = read_settings({"VESTIBULE_STATE_DIR": str(tmp_path), "VESTIBULE_PORT": "8700"})
-    found = Target.of(words(), settings)
-    assert (found.here, found.admission, found.key) == ("http://127.0.0.1:8700", None, "from-file")
-    assert "from-file" not in repr(found)
-    named = Target.of(words(gateway_url="https://q.example/v1/", service_key="k"), settings)
-    assert (named.admission, named.gateway) == ("https://q.example",) * 2
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--email=a@b.c", "--password=x", "--service-key=k"], "no Open WebUI answers at"),
-        (["--url=localhost:8080", "--service-key=k"], "is not an address"),
-        (["--service-key=k"], "name an administrator"),
-        (["--service-key=k", "--email=a@b.c"], "give the password"),
-        ([], "keys.json: start `vestibule up` once"),
-    ],
-)
-def test_mistakes_get_one_clear_line(
-    given: list[str],
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("VESTIBULE_STATE_DIR", str(tmp_path))
-    for name in ("OWUI_PASSWORD", "OWUI_API_KEY", "VESTIBULE_SERVICE_KEY"):
+    monkeypatch.setattr(requests.Session, "request", request)
+    monkeypatch.setenv("OWUI_PASSWORD", ADMIN[1])
+    for name in NOBODY_ELSE:
         monkeypatch.delenv(name, raising=False)
-    assert cli.main(["owui", "install", "--url=http://127.0.0.1:1", *given]) == 1
-    printed = capsys.readouterr()
-    assert said in printed.err
-    assert printed.err.count("\n") == 1
-    assert printed.out == ""
+    return FakeSite(webui, capsys)
+
+
+@pytest.mark.parametrize("expectation", installs.EXPECTATIONS, ids=lambda one: one.__name__)
+def test_what_an_administrator_expects(site: FakeSite, expectation: Callable[[Site], None]) -> None:
+    expectation(site)
+
+
+def test_a_dry_run_and_a_second_run_write_nothing(site: FakeSite) -> None:
+    site.install("--dry-run")
+    assert site.webui.writes == []
+    site.install()
+    written = len(site.webui.writes)
+    assert written
+    site.install()
+    site.owui("status")
+    assert len(site.webui.writes) == written
+
+
+def test_the_source_is_shown_when_asked_for(site: FakeSite) -> None:
+    site.install()
+    older = site.webui.functions["vestibule"]
+    older["content"] = older["content"].replace("author: Vestibule", "author: Vestibule\nold: yes")
+    assert "source: 0 lines added, 1 removed (--verbose" in site.install("--dry-run").out
+    assert "    -old: yes" in site.install("--verbose").out
+
+
+def test_a_refused_update_leaves_the_valves_as_they_were(
+    site: FakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install()
+    found = site.webui.functions["vestibule"]
+    site.put_older(found["content"] + installs.OLDER, valves := {"of_old": 7, "max_wait_s": "x"})
+    monkeypatch.setattr(site.webui, "_update", lambda *_: (400, {"detail": "no disk"}))
+    done = site.owui("install", "--service-key=k")
+    assert (done.code, "no disk" in done.err) == (1, True)
+    assert site.stored_valves() == valves
+
+
+def test_an_api_that_was_off_is_off_again(site: FakeSite) -> None:
+    site.webui.openai["ENABLE_OPENAI_API"] = False
+    before = site.snapshot()
+    done = site.install()
+    assert "OpenAI API: changed\n  - enabled = no\n  + enabled = yes" in done.out
+    assert "https://elsewhere.example/v1 is switched on by this as well" in done.out
+    assert site.install().changed() == []
+    site.owui("uninstall", "--yes")
+    assert site.snapshot() == before
+
+
+def pipelines_too(webui: FakeWebUI) -> None:
+    webui.pipelines = [{"id": "vestibule_pipeline", "name": "Vestibule"}]
+
+
+def newer(webui: FakeWebUI) -> None:
+    webui.version = "0.120.1"
+
+
+def no_gateway(webui: FakeWebUI) -> None:
+    webui.gateways.clear()
+
+
+def another_key(webui: FakeWebUI) -> None:
+    webui.gateways[A] = "changed"
+
+
+def with_jwt(webui: FakeWebUI) -> None:
+    webui.wants_jwt = {A}
+
+
+def copied(webui: FakeWebUI) -> None:
+    mine = webui.functions["vestibule"]
+    webui.functions["other"] = {**mine, "id": "other"}
+    webui.valves["other"] = dict(webui.valves["vestibule"])
+
+
+def switched_off(webui: FakeWebUI) -> None:
+    webui.functions["vestibule"]["is_active"] = False
+
+
+@pytest.mark.parametrize(
+    ("happens", "said"),
+    [
+        (pipelines_too, "http://pipes runs Vestibule too"),
+        (newer, "this Open WebUI is 0.120.1"),
+        (no_gateway, "host.docker.internal"),
+        (another_key, "does not accept the key (Nobody knows this key.)"),
+        (with_jwt, "does not know who chats: X-OpenWebUI-User-Jwt is missing."),
+        (copied, "the function other is Vestibule too"),
+        (switched_off, "SAFE_MODE"),
+    ],
+)
+def test_what_stands_in_the_way_is_said(
+    site: FakeSite, happens: Callable[[FakeWebUI], None], said: str
+) -> None:
+    assert "warning" not in site.install().out
+    happens(site.webui)
+    told = site.owui("status").out
+    assert said in told
+    assert said in site.install().out
+
+
+def test_two_vestibules_have_a_function_each(site: FakeSite) -> None:
+    site.install()
+    words = ("--function-id=vestibule_2", "--admission-url", B, "--service-key", KEYS[1])
+    second = site.owui("install", *words)
+    assert (second.code, "warning" in second.out) == (0, False)
+    assert site.install().changed() == []
+    assert site.owui("install", *words).out.count("unchanged") == 4
+    site.owui("uninstall", "--yes", "--function-id=vestibule_2", "--function-only")
+    site.owui("uninstall", "--yes", "--gateway-url", B)
+    assert site.install().changed() == []
+    assert site.owui("status").code == 0
+
+
+def test_an_open_webui_without_functions_is_refused(site: FakeSite) -> None:
+    site.webui.features["enable_functions"] = False
+    done = site.owui("install", "--service-key=k")
+    assert (done.code, "runs no Functions" in done.err, site.webui.writes) == (1, True, [])
+
+
+def test_a_function_of_somebody_else_is_not_touched(site: FakeSite) -> None:
+    site.install()
+    site.webui.functions["vestibule"]["meta"] = {"manifest": {"author": "Somebody"}}
+    written = len(site.webui.writes)
+    for action in ("install", "uninstall"):
+        done = site.owui(action, *(["--service-key=k"] if action == "install" else ["--yes"]))
+        assert (done.code, "belongs to another function" in done.err) == (1, True)
+    assert len(site.webui.writes) == written

@@ -10,16 +10,17 @@ ARGV
   ticket  str   '' or the ticket meant, in a request pool
 RETURNS
   alive    view
-  ended    view  the ticket is over (its last answer may be finishing)
+  ended    view  the ticket is over; `finishing` in it: this chat's answer may run on
   unknown  null
 ]]
 local user, client, named = ARGV[3], ARGV[4], ARGV[5]
 
 local function renew_finishing(ticket)
   local facts = load_finishing(ticket)
-  if not facts or not facts.answers[client] then return end
+  if not facts or not facts.answers[client] then return false end
   renew_answer(facts, client)
   keep_finishing(ticket, facts)
+  return true
 end
 
 end_due()
@@ -33,8 +34,9 @@ elseif state == "active" and (REQUESTS or client ~= "") then
   use(ticket, facts)
   save_ticket(ticket, facts)
 end
-renew_finishing(ticket)
-renew_finishing(facts.previous)
+local finishing = renew_finishing(ticket)
+finishing = renew_finishing(facts.previous) or finishing
 offer_free()
-facts = load_ticket(ticket)
-return reply(state == "disconnected" and "ended" or "alive", view(ticket, facts))
+local seen = view(ticket, load_ticket(ticket))
+seen.finishing = finishing or nil
+return reply(state == "disconnected" and "ended" or "alive", seen)

@@ -1,0 +1,110 @@
+"""What Open WebUI's own server gets from Vestibule. That counts: it may see another network than
+this machine.
+
+Knows a connection and how it answers; not what is installed.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+
+from infra.owui.connections import MARK, Connection
+from infra.owui.webui import OpenWebUI, Unanswered, content, detail
+
+IDENTITY_WITHIN_S = 3.0  # one who is not known is refused at once
+HERE_WITHIN_S = 5.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How something answered; ``problem`` says what to do when it did not as it should."""
+
+    models: int | None = None
+    problem: str | None = None
+
+
+def models_of(webui: OpenWebUI, one: Connection) -> Trial:
+    """How many models Open WebUI's server is offered there."""
+    reply = webui.try_connection(one.url, one.key, one.config)
+    if reply.status_code == 200:
+        offered = len(content(reply).get("data") or [])
+        return Trial(offered, None if offered else f"{one.url} offers no models yet: is a model"
+                     " server of Vestibule's ready?")  # fmt: skip
+    if reply.status_code in (401, 403):
+        return Trial(None, f"{one.url} does not accept the key ({detail(reply)}): --service-key"
+                     " takes the service_key of Vestibule's keys.json")  # fmt: skip
+    return Trial(None, unreachable(one.url))
+
+
+def identity_of(webui: OpenWebUI, index: int, url: str) -> Trial:
+    """Whether the gateway knows who chats: asks for one token in the administrator's name, past
+    the Function. As a background task this joins no queue; it is dropped, or runs beside a turn
+    that the administrator has."""
+    offered = content(webui.call("GET", "/openai/models")).get("data") or []
+    mine = [model["id"] for model in offered if model.get("urlIdx") == index]
+    if not mine:
+        return Trial()
+    body = {
+        "model": mine[0],
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 1,
+        "metadata": {"task": "identity_check"},  # fills in {{TASK}} (`utils/headers.py`)
+    }
+    try:
+        reply = webui.call("POST", "/openai/chat/completions", body, IDENTITY_WITHIN_S)
+    except Unanswered:  # a task waits a little for its user's turn, so the user is known
+        return Trial()
+    if reply.status_code in (400, 401, 403):
+        return Trial(None, f"{url} does not know who chats: {detail(reply)}")
+    if reply.status_code not in (200, 429):
+        return Trial(None, f"a chat fails at {url}: {detail(reply)}")
+    return Trial()
+
+
+def admission(webui: OpenWebUI, url: str, key: str) -> Trial:
+    """Whether the Function, which runs in Open WebUI's server, gets on with admission.
+
+    What Open WebUI can be asked to fetch ends in ``/models``; in the query that is ignored.
+    """
+    reply = webui.try_connection(f"{url}/queue/metrics?asked_by=", key, {"auth_type": "bearer"})
+    if reply.status_code == 200 and "capacity" in content(reply):
+        return Trial()
+    if reply.status_code in (401, 403):
+        return Trial(None, f"admission at {url} does not accept the service_key of the valves"
+                     f" ({detail(reply)}): install again with the right --service-key")  # fmt: skip
+    if reply.status_code == 200:
+        return Trial(None, f"what answers at {url} is not Vestibule: check --admission-url")
+    return Trial(None, unreachable(url))
+
+
+def from_here(url: str) -> str:
+    """What ``/readyz`` of admission says to this machine."""
+    try:
+        reply = requests.get(f"{url}/readyz", timeout=HERE_WITHIN_S)
+        ready = reply.json()["workers"]["ready"]
+    except (requests.RequestException, ValueError, LookupError, TypeError):
+        return "not reachable from here, which matters only if Open WebUI runs here"
+    return f"ready, {ready} model server{'' if ready == 1 else 's'} behind it"
+
+
+def unreachable(url: str) -> str:
+    """What to do when Open WebUI's server does not get there."""
+    url = url.removesuffix("/v1")
+    hint = "is Vestibule running, and does a firewall stand between them?"
+    if urlsplit(url).hostname in LOOPBACK:
+        hint = (
+            "is Vestibule running? Inside Docker that address is the container itself: start"
+            " Vestibule with VESTIBULE_HOST=0.0.0.0 and install with --admission-url"
+            " http://host.docker.internal:8600"
+        )
+    return f"Open WebUI's server gets nothing from {url}: {hint}"
+
+
+def header_problem(one: Connection, wanted: dict[str, str]) -> str | None:
+    """Which of our headers a connection lacks."""
+    lacking = [name for name, value in wanted.items() if one.headers.get(name) != value]
+    if not lacking or MARK not in one.headers:
+        return None
+    return f"{one.url} lacks {', '.join(lacking)}: install again"

@@ -1,0 +1,164 @@
+"""What goes on after a chat got its turn: its answer is renewed, and the session's end is told.
+
+Knows heartbeats and deadlines; the answer itself runs in Open WebUI.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from typing import Any
+
+from owui_pipeline.calls import Admission, NoTicket, Ticket, Unknown
+from owui_pipeline.screen import Screen
+from owui_pipeline.words import Words
+
+BEAT_S = 10.0  # admission forgets an answer that is not renewed for 30 s
+WARN_S = 120.0  # so long before its end a session's time is told,
+WARN_SHARE = 0.1  # but not before so much of it is left
+READ_AGAIN_S = 1.0  # after a deadline; admission publishes an expiry within a second
+
+AskAdmission = Callable[[], Admission]
+
+
+class Answer:
+    """One chat message that is being prepared or answered."""
+
+    def __init__(self, admission: Admission, client: str) -> None:
+        self._admission, self._client = admission, client
+        self._begun_s = _clock_s()
+        self._over = asyncio.Event()
+
+    async def is_held(self) -> bool:
+        """Whether it may still ask the model: its session runs, or lets it finish.
+
+        Not asked again while the turn is fresh; an admission that does not answer ends nothing.
+        """
+        if _clock_s() - self._begun_s < BEAT_S:
+            return True
+        try:
+            await self._admission.ask("heartbeat", client=self._client)
+        except Unknown as gone:
+            return gone.finishing
+        except NoTicket:
+            return True
+        return True
+
+    def end(self) -> None:
+        """It is whole, or was stopped, or failed."""
+        self._over.set()
+
+    async def beat(self) -> None:
+        """Renew it until its end, and then say so."""
+        async with aclosing(self._admission):
+            while not self._over.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), BEAT_S)
+                    break
+                with suppress(NoTicket):  # also when the session is over: it may finish
+                    await self._admission.ask("heartbeat", client=self._client)
+            with suppress(NoTicket):
+                await self._admission.ask("leave", client=self._client)
+
+
+class Answers:
+    """All answers of this process."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Answer] = {}
+        self._beats: set[asyncio.Task[None]] = set()  # the event loop alone keeps no task alive
+
+    def begin(self, chat: asyncio.Task[Any], admission: Admission, client: str) -> None:
+        """Renew an answer's lease until its chat's task ends, in whatever way, and then say so.
+
+        The task's end is the one sign that comes after success, error, Stop and a lost caller
+        alike; `outlet` does not. After a killed process nothing comes, and the lease lapses.
+        """
+        answer = Answer(admission, client)
+        chat.add_done_callback(lambda _: answer.end())
+        self._running[client] = answer
+        beats = asyncio.create_task(answer.beat())
+        self._beats.add(beats)
+        beats.add_done_callback(lambda _: self._forget(client, answer, beats))
+
+    def of(self, client: str) -> Answer | None:
+        """The answer to this chat message, while it runs."""
+        return self._running.get(client)
+
+    async def all_over(self) -> None:
+        """Wait until every answer that ended has been told of."""
+        await asyncio.gather(*self._beats)
+
+    def _forget(self, client: str, answer: Answer, beats: asyncio.Task[None]) -> None:
+        self._beats.discard(beats)
+        if self._running.get(client) is answer:
+            del self._running[client]
+
+
+class Endings:
+    """Tells users that their sessions come to an end, in the chat they used last."""
+
+    def __init__(self) -> None:
+        self._screens: dict[str, tuple[Screen, Words]] = {}  # by ticket
+        self._watching: dict[str, asyncio.Task[None]] = {}
+
+    def watch(self, ticket: Ticket, screen: Screen, words: Words, ask: AskAdmission) -> None:
+        """The user wrote in this chat now; ``ask`` makes a connection to admission."""
+        if ticket.expires_in is None:
+            return
+        self._screens[ticket.ticket_id] = (screen, words)
+        if ticket.ticket_id not in self._watching:
+            task = asyncio.create_task(self._tell(ticket, ask))
+            self._watching[ticket.ticket_id] = task
+            task.add_done_callback(lambda _: self._forget(ticket.ticket_id))
+
+    async def warn(self, ticket: Ticket, screen: Screen, words: Words) -> None:
+        """Tell how much time is left, if it is little."""
+        if ticket.expires_in is not None and ticket.expires_in <= _warn_s(ticket):
+            await screen.note(_time_left(ticket, words))
+
+    def close(self) -> None:
+        """Tell nobody any more."""
+        for task in self._watching.values():
+            task.cancel()
+
+    async def _tell(self, ticket: Ticket, ask: AskAdmission) -> None:
+        await asyncio.sleep((ticket.expires_in or 0) - _warn_s(ticket))
+        async with aclosing(ask()) as admission:
+            admission.pool = ticket.pool
+            with suppress(NoTicket):
+                now = await admission.ask("status")
+                if now.ticket_id != ticket.ticket_id or now.status != "active":
+                    return
+                screen, words = self._screens[ticket.ticket_id]
+                await screen.note(_time_left(now, words))
+                await screen.notify("warning", _time_left(now, words))
+                await asyncio.sleep((now.expires_in or 0) + READ_AGAIN_S)
+                await self._tell_over(ticket, await admission.ask("status"))
+
+    async def _tell_over(self, ticket: Ticket, now: Ticket) -> None:
+        screen, words = self._screens[ticket.ticket_id]
+        if now.ticket_id == ticket.ticket_id and now.reason == "session_timeout":
+            told = words.say("session_over")
+        elif now.status == "waiting":  # put back in line (VESTIBULE_REQUEUE=on), or sent a message
+            line = words.line(now.position, now.estimated_wait, now.estimated_wait_high)
+            told = words.say("over_then", line=line)
+        else:
+            return
+        await screen.note(told)
+        await screen.notify("info", told)
+
+    def _forget(self, ticket_id: str) -> None:
+        self._watching.pop(ticket_id, None)
+        self._screens.pop(ticket_id, None)
+
+
+def _time_left(ticket: Ticket, words: Words) -> str:
+    return words.say("time_left", time=words.left(ticket.expires_in or 0))
+
+
+def _warn_s(ticket: Ticket) -> float:
+    return min(WARN_S, WARN_SHARE * (ticket.session_duration or WARN_S / WARN_SHARE))
+
+
+def _clock_s() -> float:
+    return asyncio.get_running_loop().time()

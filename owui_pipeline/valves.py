@@ -1,0 +1,104 @@
+"""What an administrator may set in both variants, the Function and the Pipelines filter."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from owui_pipeline.words import own_texts
+
+Language = Literal["auto", "en", "fr", "it", "de", "es"]
+RULE = re.compile(r"\s*(role|group):([^=]+?)\s*=\s*([a-z0-9-]{1,32})\s*")
+
+
+class SharedValves(BaseModel):
+    """The defaults refuse rather than overload."""
+
+    admission_url: str = Field(
+        default="http://127.0.0.1:8600",
+        description="Where Vestibule listens, as seen by the server that runs this.",
+    )
+    service_key: str = Field(
+        default="",
+        description="The service_key in Vestibule's keys.json.",
+        json_schema_extra={"input": {"type": "password"}},
+    )
+    priority: int = Field(
+        default=100, description="Order among filters. High: what may refuse comes before."
+    )
+    language: Language = Field(
+        default="auto",
+        description="Of what people read. auto: as their page or browser is set.",
+    )
+    priorities: str = Field(
+        default="",
+        description="Classes by role or group, the first that fits: role:admin=staff,"
+        " group:Teachers=staff. The classes are those of VESTIBULE_PRIORITIES.",
+    )
+    show_waited: bool = Field(
+        default=True, description="Leave 'Your turn. Waited 42 s.' above answers that waited."
+    )
+    show_time_left: bool = Field(
+        default=True, description="Tell users when their session is about to end."
+    )
+    api_max_wait_s: int = Field(
+        default=50,
+        ge=1,
+        description="How long an API call may wait, in seconds. It hears nothing meanwhile: "
+        "stay under the time limit of the proxies on its way (often 60).",
+    )
+    when_admission_is_away: Literal["refuse", "pass"] = Field(
+        default="refuse",
+        description="Without an answer from Vestibule: refuse chats, or let them pass.",
+    )
+    away_grace_s: int = Field(
+        default=20, ge=0, description="How long to try before that, in seconds."
+    )
+    texts: str = Field(
+        default="",
+        description="Your own words as JSON, for all languages or for one:"
+        ' {"paused": "Closed until Monday."} or {"fr": {"paused": "Fermé."}}.',
+    )
+
+    @field_validator("priorities")
+    @classmethod
+    def _rules_can_be_read(cls, text: str) -> str:
+        priority_rules(text)
+        return text
+
+    @field_validator("texts")
+    @classmethod
+    def _texts_can_be_read(cls, text: str) -> str:
+        own_texts(text)
+        return text
+
+
+def priority_rules(text: str) -> list[tuple[str, str, str]]:
+    """The valve `priorities` as (role or group, its name, class).
+
+    Raises:
+        ValueError: names the part that cannot be read.
+    """
+    rules = []
+    for part in filter(str.strip, re.split(r"[,\n]", text)):
+        found = RULE.fullmatch(part)
+        if not found:
+            raise ValueError(
+                f"priorities: {part.strip()!r} is not role:NAME=CLASS or group:NAME=CLASS"
+            )
+        rules.append((found[1], found[2].strip(), found[3]))
+    return rules
+
+
+async def priority_of(
+    user: dict[str, Any], text: str, groups_of: Callable[[str], Awaitable[list[str]]]
+) -> str | None:
+    """The class of the first rule of the valve `priorities` that fits this user."""
+    rules = priority_rules(text)
+    needs_groups = any(kind == "group" for kind, _, _ in rules)
+    groups = await groups_of(str(user.get("id"))) if needs_groups else []
+    for kind, name, priority in rules:
+        if name == user.get("role") if kind == "role" else name in groups:
+            return priority
+    return None
