@@ -1,5 +1,6 @@
 """Builds the service: routes, middlewares, and what lives as long as the process does."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
@@ -64,6 +65,7 @@ async def create_app(
     app[keys.THREADS] = store.threads if conversations is None else conversations
     app[keys.DIRECTORY] = Directory(store)
     app[keys.NEWSROOM] = Newsroom(store)
+    app[keys.WAITERS], app[keys.TASKS] = Counter(), Counter()
     for routes in ROUTES:
         app.add_routes(routes)
     app.cleanup_ctx.append(_upstream_session)

@@ -22,6 +22,8 @@ class Directory:
         self._store = store
         self._workers: tuple[Worker, ...] = ()
         self._pools: frozenset[str] = frozenset({DEFAULT_POOL})
+        self._request_pools: frozenset[str] = frozenset()
+        self._refreshing = asyncio.Lock()  # what was read earlier never replaces what came later
         self.outstanding: Counter[str] = Counter()
 
     async def refresh(self) -> None:
@@ -30,11 +32,16 @@ class Directory:
         Raises:
             StoreUnavailable: the last copy stands.
         """
-        pools = await self._store.pools()
-        workers: list[Worker] = []
-        for pool in pools:
-            workers += await self._store.workers(pool)
-        self._pools, self._workers = frozenset(pools), tuple(workers)
+        async with self._refreshing:
+            pools = await self._store.pools()
+            workers: list[Worker] = []
+            requests = set()
+            for pool in pools:
+                workers += await self._store.workers(pool)
+                if await self._store.kind(pool) == "request":
+                    requests.add(pool)
+            self._pools, self._workers = frozenset(pools), tuple(workers)
+            self._request_pools = frozenset(requests)
 
     async def keep_fresh(self) -> None:
         """Refresh until cancelled; while Redis is away the last copy stands."""
@@ -46,6 +53,10 @@ class Directory:
     def has_pool(self, pool: str) -> bool:
         """Whether the pool exists: the default one, or one an admin made."""
         return pool in self._pools
+
+    def is_request_pool(self, pool: str) -> bool:
+        """Whether a slot of this pool is held for one request."""
+        return pool in self._request_pools
 
     def pool_of(self, model: str) -> str | None:
         """The pool that serves ``model``, ready at this moment or not; None: not ours."""

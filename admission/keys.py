@@ -1,5 +1,7 @@
 """The typed keys under which application and request keep what handlers use."""
 
+from collections import Counter
+
 from aiohttp import ClientSession, web
 
 from admission.auth import Gatekeeper
@@ -19,4 +21,6 @@ NEWSROOM = web.AppKey("newsroom", Newsroom)
 SETTINGS = web.AppKey("settings", Settings)
 REQUEST_ID = web.RequestKey("request_id", str)  # kept in the request
 ANSWER_BEGUN = web.RequestKey("answer_begun", bool)  # its head has gone out: it can only be cut
+WAITERS = web.AppKey("waiters", Counter[str])  # calls that wait for their turn here, by user
+TASKS = web.AppKey("tasks", Counter[str])  # background tasks that wait or run here, by user
 UPSTREAM = web.AppKey("upstream", ClientSession)

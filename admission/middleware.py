@@ -17,7 +17,10 @@ from admission.errors import AdmissionError, BadInput
 from admission.keys import GATEKEEPER, RATES, REQUEST_ID, SETTINGS
 
 REQUEST_ID_HEADER = "X-Request-Id"
-ALLOWED_HEADERS = "Authorization, Content-Type, X-Request-Id, X-Vestibule-Wait, X-Vestibule-Message"
+ALLOWED_HEADERS = (
+    "Authorization, Content-Type, X-Request-Id, X-Vestibule-Wait, X-Vestibule-Message,"
+    " X-Vestibule-Ticket"
+)
 PREFLIGHT_AGE_S = 600  # how long a browser need not ask again; Chrome allows two hours at most
 # What machines call at their own pace: workers' reports, and whoever watches this process.
 NOT_COUNTED = ("/workers/", "/healthz", "/readyz")

@@ -204,7 +204,7 @@ def _operation(tag: str, each: Operation, names: dict[type[BaseModel], str]) -> 
 
 _CHAT = {
     "type": "object",
-    "description": "OpenAI's chat completion request; only `model` is read here",
+    "description": "OpenAI's chat completion request; only `model` and `stream` are read here",
     "properties": {"model": {"type": "string", "minLength": 1, "maxLength": 256}},
     "required": ["model"],
 }

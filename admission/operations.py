@@ -92,8 +92,8 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
     "Gateway": (
         Operation("GET", "/v1/models", "The models that are served (OpenAI)",
                   "user", {200: "Models"}),
-        Operation("POST", "/v1/chat/completions", "A chat of the user who holds a session (OpenAI);"
-                  " the answer is the model server's, byte by byte",
+        Operation("POST", "/v1/chat/completions", "A chat in the user's turn (OpenAI), which it may"
+                  " wait for; the answer is the model server's, byte by byte",
                   "user", {200: ""}, None, (), (404, 429, 502), "any"),
     ),
     "Pages": (

@@ -286,10 +286,16 @@ class Settings(BaseModel):
     queue_timeout: Seconds | None = Field(
         None, alias="VESTIBULE_QUEUE_TIMEOUT", description="seconds one may wait; none: no limit"
     )
-    when_full: Literal["reject"] = Field(
+    when_full: Literal["reject", "wait"] = Field(
         "reject",
         alias="VESTIBULE_WHEN_FULL",
-        description="what `/v1` does without a session; `reject` is all there is so far",
+        description="what `/v1` does with a call that has no turn: `reject`, or let it `wait` in"
+        " its connection",
+    )
+    wait_limit: Seconds = Field(
+        3600,
+        alias="VESTIBULE_WAIT_LIMIT",
+        description="seconds a call may wait in its connection; `X-Vestibule-Wait` asks for less",
     )
     session_concurrency: int = Field(
         4,

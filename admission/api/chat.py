@@ -8,17 +8,17 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import Field
 
 from admission import wire
-from admission.api import access, joins
+from admission.api import access
 from admission.auth import Caller, Kind
 from admission.conversation import Thread
-from admission.domain import Status, Ticket
+from admission.domain import Ticket
 from admission.errors import (
     AdmissionError,
     BadInput,
@@ -26,13 +26,13 @@ from admission.errors import (
     NotFound,
     NoWorker,
     StoreUnavailable,
-    Unavailable,
 )
 from admission.gateway import turn
 from admission.gateway.ask import End, Piece, Sources, Token, ask
-from admission.keys import DIRECTORY, GATEKEEPER, NEWSROOM, SETTINGS, STORE, THREADS
+from admission.gateway.event_stream import EventStream
+from admission.gateway.place import Place
+from admission.keys import DIRECTORY, GATEKEEPER, SETTINGS, STORE, THREADS
 from admission.news import PING_S
-from admission.outcomes import Confirmed, NotConfirmed
 from admission.pages.words import choose, words
 from admission.store.thread_store import THREAD_BYTES_MAX
 
@@ -129,135 +129,43 @@ class _Memory:
             return False
 
 
-class _Out:
-    """The answer's events. Until the first nothing has gone out, and an error is a proper one."""
-
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
-        self._response: web.StreamResponse | None = None
-
-    @property
-    def begun(self) -> bool:
-        return self._response is not None
-
-    async def send(self, kind: str, **fields: Any) -> None:
-        await self._write(f"data: {json.dumps({'type': kind, **fields})}\n\n".encode())
-
-    async def ping(self) -> None:
-        """Keep proxies from thinking that nobody is there."""
-        if self.begun:
-            await self._write(b": ping\n\n")
-
-    async def end(self) -> web.StreamResponse:
-        assert self._response is not None
-        await self._response.write_eof()
-        return self._response
-
-    async def _write(self, data: bytes) -> None:
-        if self._response is None:
-            self._response = web.StreamResponse(
-                headers={
-                    "Content-Type": "text/event-stream",
-                    "Cache-Control": "no-store",
-                    "X-Accel-Buffering": "no",  # nginx would hold the events back
-                }
-            )
-            await self._response.prepare(self._request)
-        await self._response.write(data)
-
-
 class _Chat:
-    """One message: its turn, its answer. ``client`` names it in the queue and to the gateway."""
+    """One message: its turn, its answer."""
 
     def __init__(
         self, request: web.Request, who: Caller, user: str, model: str, memory: _Memory
     ) -> None:
-        self._request, self._who, self._user = request, who, user
-        self._model, self._memory = model, memory
-        self._store = request.app[STORE]
+        self._request, self._user, self._model, self._memory = request, user, model, memory
         self._pool = request.app[DIRECTORY].pool_of(model) or ""
-        self._client = uuid.uuid4().hex
-        self._out = _Out(request)
-        self._ticket, self._stays = "", False
+        self._message = uuid.uuid4().hex  # its name in the queue and to the gateway
+        self._place = Place(request, who, self._pool, user, client=self._message)
+        self._out = EventStream(request)
         accepted = request.headers.get("Accept-Language", "")
         self._words = words(choose(request.query.get("lang"), accepted))
 
     async def run(self, message: str) -> web.StreamResponse:
         try:
-            await self._wait()
-            answer, reason = await self._answer(self._memory.conversation(message))
-            saved = await self._memory.keep(message, answer)
+            async with self._place:
+                await self._place.take(self._tell)
+                answer, reason = await self._answer(self._memory.conversation(message))
+                saved = await self._memory.keep(message, answer)
             thread = self._memory.thread
-            await self._out.send("done", thread=thread, saved=saved, finish_reason=reason)
+            await self._send("done", thread=thread, saved=saved, finish_reason=reason)
         except AdmissionError as error:
             if not self._out.begun:
                 raise
-            await self._out.send("error", code=error.code, message=error.detail)
-        finally:
-            await asyncio.shield(self._leave())
+            await self._send("error", code=error.code, message=error.detail)
         return await self._out.end()
 
-    async def _leave(self) -> None:
-        """This chat is over: the last one that waited takes the place along, a session stays."""
-        if not self._stays:
-            with suppress(StoreUnavailable):
-                await self._store.leave(
-                    self._pool, self._user, client=self._client, ticket=self._ticket
-                )
+    async def _tell(self, ticket: Ticket | None) -> None:
+        if ticket is None:
+            await self._out.ping()
+        else:
+            message = self._words.place_of(ticket)
+            await self._send("queue", position=ticket.position, message=message)
 
-    # --- the turn ------------------------------------------------------------------------------
-
-    async def _wait(self) -> None:
-        ticket = await self._join()
-        self._ticket = ticket.ticket_id
-        if ticket.status is Status.ACTIVE:
-            return
-        newsroom = self._request.app[NEWSROOM]
-        with newsroom.listener(self._pool, self._user, self._ticket) as listener:
-            async for news in newsroom.told(listener):
-                if news is None:
-                    await self._out.ping()
-                elif await self._is_my_turn(news.ticket):
-                    return
-        if newsroom.closing:
-            self._stays = True  # the place is kept for one grace, and found again by the next call
-            raise Unavailable("The service restarts: ask again.", code="closing", retry_after_s=1)
-        raise _turn_over()
-
-    async def _is_my_turn(self, ticket: Ticket) -> bool:
-        """Tell a place, take an offered slot."""
-        if ticket.status is Status.DRAFT:
-            match await self._store.confirm(self._pool, self._user, ticket=ticket.ticket_id):
-                case Confirmed():
-                    return True
-                case NotConfirmed("waiting", _):
-                    return False
-            raise _turn_over()
-        if ticket.status is Status.WAITING:
-            await self._tell(ticket)
-        return ticket.status is Status.ACTIVE
-
-    async def _join(self) -> Ticket:
-        """Also for a caller who goes away meanwhile the join is whole, and can be left again."""
-        wish = wire.JoinBody(auto_confirm=True, client=self._client, request_id=self._client)
-        joining = asyncio.ensure_future(
-            joins.join(self._request, self._who, self._pool, self._user, wish)
-        )
-        try:
-            return await asyncio.shield(joining)
-        except asyncio.CancelledError:
-            with suppress(AdmissionError):
-                self._ticket = (await joining).ticket_id  # this one is left, no other request's
-            raise
-
-    async def _tell(self, ticket: Ticket) -> None:
-        message = self._words["waiting"]["heading"]
-        if ticket.position is not None:
-            wait_s = None if ticket.wait_ms is None else round(ticket.wait_ms / 1000)
-            message = self._words.place(ticket.position, wait_s)
-        await self._out.send("queue", position=ticket.position, message=message)
-
-    # --- the answer ----------------------------------------------------------------------------
+    async def _send(self, kind: str, **fields: Any) -> None:
+        await self._out.write(f"data: {json.dumps({'type': kind, **fields})}\n\n".encode())
 
     async def _answer(self, conversation: list[dict[str, str]]) -> tuple[str, str | None]:
         """Stream the pieces; the answer, cut above what a thread may hold, and why it ended."""
@@ -267,12 +175,12 @@ class _Chat:
         try:
             async with (
                 turn.hold(
-                    self._store,
+                    self._request.app[STORE],
                     self._pool,
                     self._user,
-                    message=self._client,
+                    message=self._message,
                     concurrency=concurrency,
-                    request=self._client,
+                    ticket=self._place.ticket,
                 ),
                 aclosing(ask(self._request, self._model, conversation)) as pieces,
             ):
@@ -282,9 +190,9 @@ class _Chat:
                             if size <= THREAD_BYTES_MAX:
                                 parts.append(text)
                                 size += len(text)
-                            await self._out.send("token", content=text)
+                            await self._send("token", content=text)
                         case Sources(items):
-                            await self._out.send("sources", sources=items)
+                            await self._send("sources", sources=items)
                         case End(reason):
                             return "".join(parts), reason
         except turn.TurnLost:
@@ -300,7 +208,3 @@ class _Chat:
         finally:
             if coming.cancel():
                 await asyncio.wait({coming})
-
-
-def _turn_over() -> Busy:
-    return Busy("Your turn ended before it came.", code="ticket_ended")

@@ -10,8 +10,8 @@ from functools import wraps
 
 from aiohttp import hdrs, web
 
-from admission import wire
-from admission.api import access, joins
+from admission import joins, wire
+from admission.api import access
 from admission.auth import Caller, Kind
 from admission.domain import DEFAULT_POOL, POOL_NAME
 from admission.errors import AdmissionError, Conflict, NotFound, Unavailable

@@ -4,8 +4,8 @@ from typing import Any
 
 from aiohttp import web
 
-from admission import views, wire
-from admission.api import access, joins
+from admission import joins, views, wire
+from admission.api import access
 from admission.auth import Caller, Kind
 from admission.domain import Ticket
 from admission.errors import Conflict, NotFound

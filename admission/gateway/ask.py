@@ -3,7 +3,6 @@
 For callers who hold a turn (``turn.hold``) and are no OpenAI client. Nothing of it is ever logged.
 """
 
-import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,29 +19,20 @@ from aiohttp import (
 )
 from aiohttp.http_exceptions import HttpProcessingError
 
-from admission import logs
 from admission.domain import Worker
-from admission.errors import AdmissionError, NoWorker
+from admission.errors import NoWorker
 from admission.gateway import pick
+from admission.gateway.pick import Unreachable
 from admission.gateway.relay import (
     CONNECT_TIMEOUT_S,
     SILENCE_S,
     BadGateway,
-    Unreachable,
     bad_gateway,
+    refusal,
 )
 from admission.keys import DIRECTORY, REQUEST_ID, UPSTREAM
 
 LINE_BYTES_MAX = 1_048_576  # one event of an answer; sources may be long
-REFUSAL_CHARACTERS_MAX = 500  # of what the model server says when it refuses
-
-log = logging.getLogger(__name__)
-
-
-class ModelRefused(AdmissionError):
-    """The model server does not take this conversation: too long, for one."""
-
-    status, code = 502, "model_refused"
 
 
 @dataclass(frozen=True)
@@ -94,18 +84,12 @@ async def ask(
         NoWorker: nobody could be asked.
         ModelRefused, BadGateway: before the first piece, or in the middle.
     """
-    directory = request.app[DIRECTORY]
-    for worker in pick.in_order(directory.ready(model), directory.outstanding):
-        directory.outstanding[worker.worker_id] += 1
-        try:
+    for attempt in pick.attempts(request.app[DIRECTORY], model):
+        with attempt as worker:
             async with aclosing(_from(request, worker, model, messages)) as pieces:
                 async for piece in pieces:
                     yield piece
             return
-        except Unreachable:
-            logs.event(log, "worker_unreachable", logging.WARNING, worker_id=worker.worker_id)
-        finally:
-            directory.outstanding[worker.worker_id] -= 1
     raise NoWorker
 
 
@@ -129,7 +113,7 @@ async def _from(
         raise bad_gateway(worker, error) from None
     async with answer:
         if answer.status != 200:
-            raise await _refusal(worker, answer)
+            raise await refusal(worker, answer)
         try:
             async with aclosing(_pieces(answer)) as pieces:
                 async for piece in pieces:
@@ -171,15 +155,3 @@ async def _lines(answer: ClientResponse) -> AsyncGenerator[bytes, None]:
         for line in lines:
             yield line
     yield rest
-
-
-async def _refusal(worker: Worker, answer: ClientResponse) -> AdmissionError:
-    """What the server says of a conversation it does not take goes to its owner, not to the log."""
-    if not 400 <= answer.status < 500:
-        return bad_gateway(worker, answer.status)
-    try:
-        said = msgspec.json.decode(await answer.content.read(LINE_BYTES_MAX))
-        message = str(said["error"]["message"])[:REFUSAL_CHARACTERS_MAX]
-    except (ClientError, TimeoutError, msgspec.MsgspecError, KeyError, TypeError, RecursionError):
-        message = f"it answered {answer.status}"
-    return ModelRefused(f"The model server did not take this: {message}")

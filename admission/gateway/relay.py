@@ -1,11 +1,13 @@
 """Passes a request to a worker and its answer back, byte by byte, as the bytes come.
 
-Knows HTTP; nothing of turns. The body is never parsed here and never logged.
+Knows HTTP; nothing of turns. The body is never parsed here and never logged. Once the gateway has
+told a waiting caller something, its answer goes on in that stream, and errors are told in it.
 """
 
 import logging
 from collections.abc import Mapping
 
+import msgspec
 from aiohttp import (
     ClientConnectorError,
     ClientError,
@@ -22,8 +24,12 @@ from multidict import CIMultiDict
 from admission import logs
 from admission.domain import Worker
 from admission.errors import AdmissionError
-from admission.keys import ANSWER_BEGUN, REQUEST_ID
+from admission.gateway.event_stream import EventStream
+from admission.gateway.pick import Unreachable
+from admission.keys import ANSWER_BEGUN, REQUEST_ID, UPSTREAM
 
+REFUSAL_BYTES_MAX = 1_048_576
+REFUSAL_CHARACTERS_MAX = 500  # of what the model server says when it refuses
 CONNECT_TIMEOUT_S = 2.0
 SILENCE_S = 600.0  # a worker that says nothing for this long has died on us
 
@@ -51,33 +57,44 @@ _NOT_OF_THE_CALLER = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 log = logging.getLogger(__name__)
 
 
-class Unreachable(Exception):
-    """No connection to this worker; nothing was sent, another may be tried."""
-
-
 class BadGateway(AdmissionError):
     """The worker broke off, or gave no answer that can be read."""
 
     status, code = 502, "bad_gateway"
 
 
+class ModelRefused(AdmissionError):
+    """The model server does not take this conversation: too long, for one."""
+
+    status, code = 502, "model_refused"
+
+
 async def relay(
-    request: web.Request, body: bytes, worker: Worker, session: ClientSession
+    request: web.Request, body: bytes, worker: Worker, told: EventStream | None = None
 ) -> web.StreamResponse:
     """Send ``body`` to the worker and stream its answer to the caller.
 
     When the caller goes away the handler is cancelled, and with it the worker's answer.
 
+    Args:
+        told: what a caller who asked for a stream was told while it waited, if it has begun.
+
     Raises:
         Unreachable: before anything was sent.
         BadGateway: before its answer began.
+        ModelRefused: instead of its answer, in a stream that has begun.
     """
+    headers = _to_worker(request, worker)
+    begun = told if told and told.begun else None
+    if begun:  # its head, which could name an encoding, has gone out
+        headers[hdrs.ACCEPT_ENCODING] = "identity"
+    session: ClientSession = request.app[UPSTREAM]
     try:
         upstream = await session.request(
             request.method,
             f"{worker.url}{request.rel_url}",
             data=body,
-            headers=_to_worker(request, worker),
+            headers=headers,
             skip_auto_headers=_NOT_OF_THE_CALLER,
             timeout=ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_S),
             allow_redirects=False,
@@ -89,6 +106,8 @@ async def relay(
     async with upstream:
         if upstream.status < 200:
             raise bad_gateway(worker, upstream.status)
+        if begun:
+            return await _go_on(request, upstream, begun, worker)
         # Its reason phrase stays behind: any bytes may stand there.
         response = web.StreamResponse(status=upstream.status, headers=_to_caller(upstream.headers))
         try:
@@ -99,6 +118,30 @@ async def relay(
         return await _copy(request, upstream, response, worker)
 
 
+async def _go_on(
+    request: web.Request, upstream: ClientResponse, told: EventStream, worker: Worker
+) -> web.StreamResponse:
+    """The worker's events after ours."""
+    if upstream.status != 200:
+        raise await refusal(worker, upstream)
+    if upstream.content_type != "text/event-stream":
+        raise bad_gateway(worker, "no_stream")
+    request[ANSWER_BEGUN] = True
+    return await _copy(request, upstream, told, worker)
+
+
+async def refusal(worker: Worker, answer: ClientResponse) -> AdmissionError:
+    """What the server says of a conversation it does not take goes to its owner, not to the log."""
+    if not 400 <= answer.status < 500:
+        return bad_gateway(worker, answer.status)
+    try:
+        said = msgspec.json.decode(await answer.content.read(REFUSAL_BYTES_MAX))
+        message = str(said["error"]["message"])[:REFUSAL_CHARACTERS_MAX]
+    except (ClientError, TimeoutError, msgspec.MsgspecError, KeyError, TypeError, RecursionError):
+        message = f"it answered {answer.status}"
+    return ModelRefused(f"The model server did not take this: {message}")
+
+
 def bad_gateway(worker: Worker, cause: object) -> BadGateway:
     """Logs the cause by its type only: its text may quote an answer."""
     named = type(cause).__name__ if isinstance(cause, Exception) else cause
@@ -107,12 +150,15 @@ def bad_gateway(worker: Worker, cause: object) -> BadGateway:
 
 
 async def _copy(
-    request: web.Request, upstream: ClientResponse, response: web.StreamResponse, worker: Worker
+    request: web.Request,
+    upstream: ClientResponse,
+    response: web.StreamResponse | EventStream,
+    worker: Worker,
 ) -> web.StreamResponse:
     try:
         async for chunk in upstream.content.iter_any():
             await response.write(chunk)
-        await response.write_eof()
+        return await _end(response)
     except (ClientError, HttpProcessingError, TimeoutError) as error:
         logs.event(
             log,
@@ -122,6 +168,13 @@ async def _copy(
             error=type(error).__name__,
         )
         abort(request)
+    return web.Response()  # nobody gets this
+
+
+async def _end(response: web.StreamResponse | EventStream) -> web.StreamResponse:
+    if isinstance(response, EventStream):
+        return await response.end()
+    await response.write_eof()
     return response
 
 

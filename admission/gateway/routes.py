@@ -1,41 +1,23 @@
-"""The endpoints under ``/v1``: who calls, may they, where to, and the answer."""
+"""The endpoints under ``/v1``: whose turn it is, where to, and the answer."""
 
 import logging
-import re
+from contextlib import AsyncExitStack
 
-import msgspec
 from aiohttp import web
 
 from admission import logs
 from admission.auth import Kind
-from admission.domain import Worker
-from admission.errors import AdmissionError, BadInput, Busy, NotFound, NoWorker
-from admission.gateway import pick, turn
-from admission.gateway.relay import Unreachable, abort, relay
-from admission.keys import ANSWER_BEGUN, DIRECTORY, GATEKEEPER, SETTINGS, STORE, UPSTREAM
-
-MESSAGE_HEADER = "X-Vestibule-Message"
-MODEL_CHARACTERS_MAX = 256
+from admission.errors import AdmissionError, Busy, NoWorker
+from admission.gateway import pick, tasks, turn
+from admission.gateway.call import Call, read_call
+from admission.gateway.event_stream import EventStream
+from admission.gateway.notice import Notice
+from admission.gateway.place import Place
+from admission.gateway.relay import abort, relay
+from admission.keys import ANSWER_BEGUN, DIRECTORY, GATEKEEPER, SETTINGS, STORE
 
 log = logging.getLogger(__name__)
 routes = web.RouteTableDef()
-
-
-class _Head(msgspec.Struct):
-    """The one field the gateway reads; all others are skipped, not built."""
-
-    model: str
-
-
-_HEAD = msgspec.json.Decoder(_Head)
-
-
-class _TooLarge(AdmissionError):
-    status, code = 413, "body_too_large"
-
-
-class _BadRequest(BadInput):
-    status, code = 400, "invalid_request"
 
 
 @routes.get("/v1/models")
@@ -51,82 +33,80 @@ async def models(request: web.Request) -> web.Response:
 
 @routes.post("/v1/chat/completions")
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    gatekeeper = request.app[GATEKEEPER]
-    user = gatekeeper.user_of(gatekeeper.caller(request.headers), request.headers)
-    body = await _read(request)
-    model = _model_in(body)
-    directory = request.app[DIRECTORY]
-    pool = directory.pool_of(model)
-    if pool is None:
-        raise NotFound(f"The model {model!r} is not served.", code="model_not_found", field="model")
-    if not directory.ready(model):
+    call = await read_call(request)
+    if not request.app[DIRECTORY].ready(call.model):
         raise NoWorker
+    notice = Notice(request, streams=call.streams, on_page=call.on_page)
     try:
-        async with turn.hold(
-            request.app[STORE],
-            pool,
-            user,
-            message=_message(request),
-            concurrency=request.app[SETTINGS].session_concurrency,
-        ):
-            return await _answer(request, body, model)
+        return await (_task(request, call) if call.task else _chat(request, call, notice))
+    except AdmissionError as error:
+        if ANSWER_BEGUN in request:  # half of it has gone out
+            abort(request)
+            return web.Response()
+        if notice.stream.begun:
+            return await notice.refuse(error)
+        raise
+
+
+async def _task(request: web.Request, call: Call) -> web.StreamResponse:
+    async with tasks.beside(request, call):
+        return await _answer(request, call)
+    raise AssertionError  # the block returns or raises
+
+
+async def _chat(request: web.Request, call: Call, notice: Notice) -> web.StreamResponse:
+    try:
+        async with AsyncExitStack() as stack:
+            await _take_turn(request, call, notice, stack)
+            return await _answer(request, call, notice.stream)
     except turn.TurnLost:
-        logs.event(log, "answer_outlived_session", user_id=user)
-        if ANSWER_BEGUN not in request:
-            raise Busy(
-                "Your session ended before the model began to answer.", code="session_over"
-            ) from None
-        abort(request)
-        return web.Response()
+        logs.event(log, "answer_outlived_session", user_id=call.user)
+        raise Busy(
+            "Your session ended before the model began to answer.", code="session_over"
+        ) from None
+    raise AssertionError  # the block returns or raises
 
 
-def _message(request: web.Request) -> str:
-    message = request.headers.get(MESSAGE_HEADER, "")
-    if not re.fullmatch(r"[\x21-\x7e]{0,128}", message):
-        raise _BadRequest(
-            f"{MESSAGE_HEADER}: at most 128 characters without spaces", field=MESSAGE_HEADER
+async def _take_turn(
+    request: web.Request, call: Call, notice: Notice, stack: AsyncExitStack
+) -> None:
+    """Until ``stack`` closes the call runs in its user's session, or in a lease of its own.
+
+    A session is tried first: an answer may finish in one that is over, and needs no place then.
+    """
+
+    async def hold(lease: str = "") -> None:
+        concurrency = request.app[SETTINGS].session_concurrency
+        await stack.enter_async_context(
+            turn.hold(
+                request.app[STORE],
+                call.pool,
+                call.user,
+                message=call.message,
+                concurrency=concurrency,
+                ticket=lease,
+            )
         )
-    return message
 
-
-async def _answer(request: web.Request, body: bytes, model: str) -> web.StreamResponse:
-    directory = request.app[DIRECTORY]
-    for worker in pick.in_order(directory.ready(model), directory.outstanding):
+    leases = request.app[DIRECTORY].is_request_pool(call.pool)
+    if not leases:
         try:
-            return await _via(request, body, worker)
-        except Unreachable:
-            logs.event(log, "worker_unreachable", logging.WARNING, worker_id=worker.worker_id)
+            return await hold()
+        except turn.NoTurn:
+            if not call.wait_s:
+                raise
+    adopted = call.ticket if leases else ""
+    place = Place(request, call.who, call.pool, call.user, client=call.message, ticket=adopted)
+    await stack.enter_async_context(place)
+    await place.take(notice.tell, call.wait_s)
+    await notice.come()
+    return await hold(place.ticket)
+
+
+async def _answer(
+    request: web.Request, call: Call, told: EventStream | None = None
+) -> web.StreamResponse:
+    for attempt in pick.attempts(request.app[DIRECTORY], call.model):
+        with attempt as worker:
+            return await relay(request, call.body, worker, told)
     raise NoWorker
-
-
-async def _via(request: web.Request, body: bytes, worker: Worker) -> web.StreamResponse:
-    outstanding = request.app[DIRECTORY].outstanding
-    outstanding[worker.worker_id] += 1
-    try:
-        return await relay(request, body, worker, request.app[UPSTREAM])
-    finally:
-        outstanding[worker.worker_id] -= 1
-
-
-async def _read(request: web.Request) -> bytes:
-    """The body as it came; its own limit, as prompts are larger than any other body."""
-    most = request.app[SETTINGS].body_bytes_max
-    parts, size = [], 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > most:
-            raise _TooLarge(f"The body is larger than {most} bytes.", field="body")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _model_in(body: bytes) -> str:
-    try:
-        model = _HEAD.decode(body).model
-    except msgspec.ValidationError as error:
-        raise _BadRequest("model: a model's name is needed", field="model") from error
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _BadRequest("body: not JSON", field="body") from error
-    if not model or len(model) > MODEL_CHARACTERS_MAX:
-        raise _BadRequest(f"model: 1 to {MODEL_CHARACTERS_MAX} characters", field="model")
-    return model

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from admission import logs
+from admission.domain import Ticket
 from admission.errors import Busy, StoreUnavailable
 from admission.outcomes import NoSession, Passed, SessionBusy
 from admission.store.redis_store import RedisStore
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 
 Outcome = Passed | SessionBusy | NoSession
+
+
+class NoTurn(Busy):
+    """No slot: nobody waits for one in this call's name."""
 
 
 class TurnLost(Exception):
@@ -35,28 +40,26 @@ async def hold(
     *,
     message: str,
     concurrency: int,
-    request: str = "",
+    ticket: str = "",
 ) -> AsyncIterator[None]:
-    """Hold a place in ``user``'s session for one request.
-
-    Args:
-        request: the id under which it waited for its slot, in a request pool.
+    """Hold a place in ``user``'s session for one request; in a request pool the lease ``ticket``.
 
     Raises:
-        Busy: no session, or ``concurrency`` requests of it already run.
+        NoTurn: no session, or the lease has ended.
+        Busy: ``concurrency`` requests of the session already run, or one of the lease.
         TurnLost: inside the block, when the right ended while the request ran.
         StoreUnavailable: Redis is away at the begin; later it is waited for.
     """
-    request = request or uuid.uuid4().hex
+    request = uuid.uuid4().hex
 
     async def take() -> Outcome:
         return await store.use(
-            pool, user, request=request, message=message, concurrency=concurrency
+            pool, user, request=request, message=message, concurrency=concurrency, ticket=ticket
         )
 
     outcome = await _take_whole(take, store, pool, request)
     if not isinstance(outcome, Passed):
-        raise _refusal(outcome, concurrency)
+        raise _refused(outcome)
     over = asyncio.Event()
     try:
         async with asyncio.timeout(None) as limit:
@@ -112,22 +115,34 @@ async def _renew(
             logs.event(log, "turn_not_renewed", logging.WARNING)
 
 
-def _refusal(outcome: SessionBusy | NoSession, concurrency: int) -> Busy:
-    match outcome:
-        case SessionBusy():
-            return Busy(
-                f"{concurrency} requests of this session already run; wait for one to end.",
-                code="session_busy",
-                retry_after_s=1,
-            )
-        case NoSession(None):
-            return Busy("You have no turn yet: join the queue first.", retry_after_s=RETRY_S)
-        case NoSession(ticket):
-            assert ticket is not None
-            wait_s = None if ticket.wait_ms is None else max(1, round(ticket.wait_ms / 1000))
-            place = f" You are number {ticket.position}." if ticket.position else ""
-            return Busy(
-                f"You have no session now.{place}",
-                retry_after_s=wait_s or RETRY_S,
-                extra={"position": ticket.position, "estimated_wait": wait_s},
-            )
+def _refused(outcome: SessionBusy | NoSession) -> Busy:
+    if isinstance(outcome, NoSession):
+        return refusal(outcome.ticket)
+    return Busy(
+        "As many requests as a turn may run at once already do; wait for one to end.",
+        code="session_busy",
+        retry_after_s=1,
+    )
+
+
+_SAID = {
+    "no_session": "You have no session now.",
+    "wait_over": "Your turn has not come in time.",
+    "too_many_wait": "Too many of your calls wait already.",
+}
+
+
+def refusal(ticket: Ticket | None, *, code: str = "no_session") -> NoTurn:
+    """What to tell who has no turn; ``ticket`` has the place, if there is one."""
+    if ticket is None:
+        return NoTurn(
+            "You have no turn yet: join the queue first.", code=code, retry_after_s=RETRY_S
+        )
+    wait_s = None if ticket.wait_ms is None else max(1, round(ticket.wait_ms / 1000))
+    place = f" You are number {ticket.position}." if ticket.position else ""
+    return NoTurn(
+        _SAID[code] + place,
+        code=code,
+        retry_after_s=wait_s or RETRY_S,
+        extra={"position": ticket.position, "estimated_wait": wait_s},
+    )

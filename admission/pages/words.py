@@ -7,6 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from admission.domain import Ticket
+
 LANGUAGES = ("en", "fr", "it", "de", "es")
 DEFAULT = LANGUAGES[0]
 GROUPED_FROM = 10_000  # 1234 is read as it stands in each of these languages
@@ -81,6 +83,21 @@ class Words:
         if wait_s is None:
             return str(waiting["place"]).format(n=self.number(position))
         return str(waiting["place_time"]).format(n=self.number(position), time=self.about(wait_s))
+
+    def place_of(self, ticket: Ticket) -> str:
+        """Where a waiting ticket stands, in one sentence."""
+        if ticket.position is None:
+            return str(self["waiting"]["heading"])
+        wait_s = None if ticket.wait_ms is None else round(ticket.wait_ms / 1000)
+        return self.place(ticket.position, wait_s)
+
+    def waited(self, seconds: float) -> str:
+        """That the turn has come, and after how long: "42 s", "3 min 5 s", "1 h 10 min"."""
+        minutes, rest = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
+        time = " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
+        return str(self["waiting"]["over"]).format(time=time)
 
 
 def round_half_up(x: float) -> int:

@@ -164,11 +164,25 @@ class RedisStore:
     # --- requests of a session -----------------------------------------------------------------
 
     async def use(
-        self, pool: str, user: str, *, request: str, message: str = "", concurrency: int
+        self,
+        pool: str,
+        user: str,
+        *,
+        request: str,
+        message: str = "",
+        concurrency: int,
+        ticket: str = "",
     ) -> Passed | SessionBusy | NoSession:
-        """Begin or renew one request; only who holds a slot passes."""
+        """Begin or renew one request; only who holds a slot passes. In a request pool that is who
+        joined with this ``request``, or holds the ``ticket`` that is named."""
         reply = await self._calls.run(
-            "use", pool, user=user, request=request, message=message, concurrency=concurrency
+            "use",
+            pool,
+            user=user,
+            request=request,
+            message=message,
+            concurrency=concurrency,
+            ticket=ticket,
         )
         match reply.tag:
             case "pass":
@@ -269,6 +283,13 @@ class RedisStore:
         """The default pool and every one an admin made, sorted."""
         members = await self._answer(self._redis.smembers(names.POOLS_KEY))
         return sorted({DEFAULT_POOL, *(name.decode() for name in members)})
+
+    async def kind(self, pool: str) -> str:
+        """Whether this is a "session" or a "request" pool."""
+        kept = await self._answer(self._redis.hget(names.pool_key(pool, "pool"), "settings"))
+        own = self._policy.kind if self._policy else PoolPolicy.kind
+        kind: str = (json.loads(kept) if kept else {}).get("kind") or own
+        return kind
 
     # --- workers -----------------------------------------------------------------------------
 

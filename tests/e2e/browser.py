@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
 
 from tests.e2e.stack import MODEL, User
 
 SIGN_IN_TIMEOUT_S = 60.0  # the first visit of a run compiles the front end's scripts
 STEP_TIMEOUT_S = 30.0
+NOWHERE = (660, 20)  # a place of the page, in pixels, where there is nothing to point at
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -36,56 +38,85 @@ async def chromium(executable: Path) -> AsyncIterator[Browser]:
 
 
 class ChatPage:
-    """One user's browser: a context of its own, signed in, with one chat."""
+    """One user's browser: a context of its own, signed in, with one tab that shows one chat.
+
+    ``which``: the answer meant, from the top; the last one unless it is named.
+    """
 
     def __init__(self, page: Page, user: User) -> None:
         self.user = user
         self._page = page
 
     @classmethod
-    async def sign_in(cls, browser: Browser, url: str, user: User) -> Self:
+    async def sign_in(cls, browser: Browser, url: str, user: User, locale: str = "en-US") -> Self:
         """Sign in through the form and wait for an empty chat with the model."""
-        context = await browser.new_context(base_url=url)
+        context = await browser.new_context(base_url=url, locale=locale)
         context.set_default_timeout(STEP_TIMEOUT_S * 1000)
-        page = await context.new_page()
-        # Release notes and the like cover the page at a first visit, at no fixed moment.
-        dialog = page.get_by_role("dialog")
-        await page.add_locator_handler(dialog, _close)
+        page = await _tab(context)
         await page.goto("/auth", timeout=SIGN_IN_TIMEOUT_S * 1000)
         await page.locator("#email").fill(user.email, timeout=SIGN_IN_TIMEOUT_S * 1000)
         await page.locator("#password").fill(user.password)
-        await page.get_by_role("button", name="Sign in").click()
-        chosen = page.locator("#model-selector-model-button")
-        label = f"Selected model: {MODEL}"  # the only one there is, so it needs no choosing
-        await expect(chosen).to_have_attribute(
-            "aria-label", label, timeout=SIGN_IN_TIMEOUT_S * 1000
-        )
-        return cls(page, user)
+        await page.locator("button[type=submit]").click()
+        await page.locator("[data-close-button]").click()  # of the toast that says so
+        signed_in = cls(page, user)
+        await signed_in._has_chosen(MODEL)
+        return signed_in
 
-    async def send(self, text: str) -> None:
-        """Write a message and send it; returns when the chat shows a place for the answer."""
+    async def open_chat(self, *models: str, temporary: bool = False) -> None:
+        """Begin a new chat with these models, in the same tab."""
+        query = f"models={','.join(models or (MODEL,))}"
+        await self._page.goto(f"/?{query}{'&temporary-chat=true' if temporary else ''}")
+        await self._has_chosen((models or (MODEL,))[0])
+
+    async def send(self, text: str, answers: int = 1) -> None:
+        """Write a message and send it; returns when the chat shows a place for each answer."""
         await self._page.locator("#chat-input").click()
         await self._page.keyboard.type(text)
         before = await self._answers.count()
         await self._page.locator("#send-message-button").click()
-        await expect(self._answers).to_have_count(before + 1)
+        await expect(self._answers).to_have_count(before + answers)
 
-    async def sees_status(self, pattern: str, within_s: float = STEP_TIMEOUT_S) -> str:
-        """Wait until the latest answer's status line matches, and return it as it is shown."""
-        status = self._latest.locator(".status-description").last
+    async def sees_status(
+        self, pattern: str, within_s: float = STEP_TIMEOUT_S, which: int = -1
+    ) -> str:
+        """Wait until the answer's status line matches, and return it as it is shown."""
+        status = self._answers.nth(which).locator(".status-description").last
         await expect(status).to_have_text(re.compile(pattern), timeout=within_s * 1000)
         text: str = await status.inner_text()
         return text
 
-    async def sees_answer(self, text: str, within_s: float = STEP_TIMEOUT_S) -> None:
-        """Wait until the latest answer is there in full and the chat takes a new message."""
-        answer = self._latest.locator("#response-content-container")
+    async def sees_answer(
+        self, text: str, within_s: float = STEP_TIMEOUT_S, which: int = -1
+    ) -> None:
+        """Wait until the answer is there in full and the chat takes a new message."""
+        answer = self._answers.nth(which).locator("#response-content-container")
         await expect(answer).to_have_text(text, timeout=within_s * 1000)
         await expect(self._stop_button).to_have_count(0)
 
+    async def sees_answer_begin(self, text: str, within_s: float = STEP_TIMEOUT_S) -> None:
+        """Wait until the answer is being written and can be stopped."""
+        answer = self._answers.last.locator("#response-content-container")
+        await expect(answer).to_contain_text(text, timeout=within_s * 1000)
+        await expect(self._stop_button).to_be_visible()
+
+    async def sees_answer_end(self, within_s: float = STEP_TIMEOUT_S) -> str:
+        """Wait until nothing is being written any more; what the answer says then."""
+        await expect(self._stop_button).to_have_count(0, timeout=within_s * 1000)
+        text: str = await self._answers.last.locator("#response-content-container").inner_text()
+        return text
+
+    async def sees_text(self, pattern: str, within_s: float = STEP_TIMEOUT_S) -> None:
+        """Wait for words anywhere in the place of the latest answer: a status, a text, a box."""
+        await expect(self._answers.last).to_have_text(re.compile(pattern), timeout=within_s * 1000)
+
+    async def sees_toast(self, pattern: str, within_s: float = STEP_TIMEOUT_S) -> None:
+        """Wait for a message in the corner of the page."""
+        toast = self._page.locator("[data-sonner-toast]").filter(has_text=re.compile(pattern))
+        await expect(toast.first).to_be_visible(timeout=within_s * 1000)
+
     async def has_no_answer(self) -> bool:
         """Whether the latest answer is still without a word."""
-        shown: str = await self._latest.locator("#response-content-container").inner_text()
+        shown: str = await self._answers.last.locator("#response-content-container").inner_text()
         return not shown.strip()
 
     async def stop(self) -> None:
@@ -93,23 +124,55 @@ class ChatPage:
         await self._stop_button.click()
         await expect(self._stop_button).to_have_count(0)
 
+    async def reload(self) -> None:
+        """Load the page anew."""
+        await self._page.reload()
+        await expect(self._answers.last).to_be_visible()
+
+    @property
+    def chat(self) -> str:
+        """The path of the chat that is shown."""
+        return urlsplit(self._page.url).path
+
+    async def close_tab(self) -> str:
+        """Close the only tab; the path of the chat it showed."""
+        chat, context = self.chat, self._page.context
+        await self._page.close()
+        self._page = await _tab(context)  # an empty one, without a word to Open WebUI
+        return chat
+
+    async def return_to(self, chat: str) -> None:
+        """Open a chat by its path."""
+        await self._page.goto(chat)
+        await expect(self._answers.last).to_be_visible()
+
     async def screenshot(self, file: Path) -> None:
         """Write what the user sees as PNG."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        await self._page.screenshot(path=file, animations="disabled")
+        await self._page.mouse.move(*NOWHERE)  # a button under the mouse would explain itself
+        await self._page.screenshot(path=file)
+
+    async def _has_chosen(self, model: str) -> None:
+        chosen = self._page.locator("#model-selector-model-button")
+        await expect(chosen).to_have_attribute(
+            "aria-label", re.compile(rf": {model}\b"), timeout=SIGN_IN_TIMEOUT_S * 1000
+        )
 
     @property
     def _answers(self) -> Locator:
         return self._page.locator(".chat-assistant")
 
     @property
-    def _latest(self) -> Locator:
-        return self._answers.last
-
-    @property
     def _stop_button(self) -> Locator:
         return self._page.get_by_role("button", name="Stop", exact=True)
 
 
+async def _tab(context: BrowserContext) -> Page:
+    page = await context.new_page()
+    # Release notes and the like cover the page at a first visit, at no fixed moment.
+    await page.add_locator_handler(page.get_by_role("dialog"), _close)
+    return page
+
+
 async def _close(dialog: Locator) -> None:
-    await dialog.get_by_role("button", name="Close").first.click()
+    await dialog.get_by_role("button").first.click()

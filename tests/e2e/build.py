@@ -50,6 +50,8 @@ class Components:
 
     open_webui: Path
     """Environment folder with `bin/open-webui`."""
+    pipelines: Path
+    """Environment folder of the Pipelines server; its modules are in no package."""
     vllm: Path
     """Environment folder with `bin/vllm`."""
     model: Path
@@ -71,6 +73,7 @@ def build(cache: Path | None = None, say: Say | None = None) -> Components:
         return Components(
             chromium=recipes.chromium(),
             open_webui=recipes.open_webui(),
+            pipelines=recipes.pipelines(),
             vllm=recipes.vllm(),
             model=recipes.model(),
         )
@@ -99,6 +102,10 @@ class Recipes:
     def open_webui(self) -> Path:
         """Open WebUI without its optional parts: no torch, about 800 MB."""
         return self._environment("open-webui")
+
+    def pipelines(self) -> Path:
+        """The Pipelines server with what it is pinned to, 60 MB."""
+        return self._environment("pipelines")
 
     def vllm(self) -> Path:
         """vLLM's CPU build, 3.4 GB."""

@@ -4,10 +4,10 @@ A component that cannot be built or started fails the cases that need it, and sa
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -17,12 +17,23 @@ from tests.e2e.stack import OpenWebUI, Vestibule, VllmServer
 
 if TYPE_CHECKING:
     # Playwright is there in this tier only; the fast suite collects these files without it.
+    from playwright.async_api import Browser
+
     from tests.e2e.browser import ChatPage
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
-StartVestibule = Callable[[int], Vestibule]
-SignIn = Callable[[str], Awaitable["ChatPage"]]
+
+class StartVestibule(Protocol):
+    """Start an empty Vestibule with sessions of so many seconds and other settings by name."""
+
+    def __call__(self, session_duration_s: int, **settings: object) -> Vestibule: ...
+
+
+class SignIn(Protocol):
+    """Make a user of that name and sign in, in a browser of that language."""
+
+    async def __call__(self, name: str, locale: str = "en-US") -> "ChatPage": ...
 
 
 @pytest.fixture(scope="session")
@@ -64,13 +75,15 @@ def gateway_port() -> int:
 def start_vestibule(
     vllm: VllmServer, open_webui: OpenWebUI, gateway_port: int, tmp_path: Path
 ) -> Iterator[StartVestibule]:
-    """Start an empty Vestibule with sessions of so many seconds, and install it into Open WebUI."""
+    """As `StartVestibule`, and install it into an Open WebUI that knows none."""
     with ExitStack() as running:
 
-        def start(session_duration_s: int) -> Vestibule:
-            server = Vestibule(tmp_path, gateway_port, vllm.url, session_duration_s)
+        def start(session_duration_s: int, **settings: object) -> Vestibule:
+            settings |= {"SESSION_DURATION": session_duration_s}
+            server = Vestibule(tmp_path, gateway_port, vllm.url, **settings)
             running.enter_context(server)
             running.callback(_show_logs, server, open_webui, vllm)
+            open_webui.forget()
             server.install_into(open_webui)
             return server
 
@@ -84,23 +97,32 @@ def _show_logs(*servers: Server) -> None:
 
 
 @pytest.fixture
+async def browser(components: build.Components) -> AsyncIterator["Browser"]:
+    """One Chromium for a case; each person has a context of their own in it."""
+    from tests.e2e.browser import chromium
+
+    async with chromium(components.chromium) as running:
+        yield running
+
+
+@pytest.fixture
 async def sign_in(
-    components: build.Components, open_webui: OpenWebUI, shots: "Shots"
+    browser: "Browser", open_webui: OpenWebUI, tmp_path: Path
 ) -> AsyncIterator[SignIn]:
-    """Make a user of that name and sign in, in a browser context of their own."""
-    from tests.e2e.browser import ChatPage, chromium
+    """As `SignIn`, in a browser context of their own."""
+    from tests.e2e.browser import ChatPage
 
     people: list[ChatPage] = []
-    async with chromium(components.chromium) as browser:
 
-        async def arrive(name: str) -> ChatPage:
-            person = await ChatPage.sign_in(browser, open_webui.url, open_webui.add_user(name))
-            people.append(person)
-            return person
+    async def arrive(name: str, locale: str = "en-US") -> ChatPage:
+        user = open_webui.add_user(name)
+        person = await ChatPage.sign_in(browser, open_webui.url, user, locale)
+        people.append(person)
+        return person
 
-        yield arrive
-        for person in people:
-            await shots.take(person, "at the end")
+    yield arrive
+    for person in people:  # for whoever looks for the reason of a failure
+        await person.screenshot(tmp_path / f"{person.user.name}-at-the-end.png")
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Knows how one real server is started, when it is ready, and how it is stopped.
 
 Does not know which servers there are (`stack.py`). Each runs in a process group of its own, writes
-what it says to `<folder>/<name>.log`, and is a context manager: ready inside, gone after it.
+what it says to `<folder>/<name>.log`, and is a context manager: ready inside, gone after it. Inside
+it can be killed and started again, on the same port and with the same data.
 """
 
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import requests
 
 POLL_S = 0.2
@@ -48,6 +50,7 @@ class Server(ABC):
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._orphans: list[psutil.Process] = []
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]:
@@ -58,6 +61,11 @@ class Server(ABC):
         return {}
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it and wait until it is ready; also after `kill`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with self.log.open("ab") as log:
@@ -75,7 +83,6 @@ class Server(ABC):
         except BaseException:
             self.stop()
             raise
-        return self
 
     def __exit__(
         self,
@@ -85,11 +92,24 @@ class Server(ABC):
     ) -> None:
         self.stop()
 
-    def stop(self) -> None:
-        """End it as an operator would, with SIGTERM; what is then left of its group is killed."""
+    def kill(self) -> None:
+        """End its main process as `kill -9` does; what it had started is not told."""
         process, self._process = self._process, None
-        if process is None:
-            return
+        assert process, f"{self.name} does not run"
+        self._orphans += psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        """End it as an operator would, with SIGTERM; what is then left of it is killed."""
+        process, self._process = self._process, None
+        if process:
+            self._end(process)
+        for orphan in self._orphans:
+            if orphan.is_running():
+                orphan.kill()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         try:
             process.wait(STOP_TIMEOUT_S)

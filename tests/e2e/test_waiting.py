@@ -5,56 +5,21 @@ Does not know how a turn is given. Every answer is vLLM's, every place is read i
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.build import ANSWER
+from tests.e2e.line import FIRST, LONG_SESSION_S, SECOND, SOON_S, line_up
 
 if TYPE_CHECKING:
-    from tests.e2e.browser import ChatPage
     from tests.e2e.conftest import Shots, SignIn, StartVestibule
-    from tests.e2e.stack import OpenWebUI, User, Vestibule
+    from tests.e2e.stack import OpenWebUI
 
 # Long, because the first case of a first run builds the components.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
 
-FIRST, SECOND = r"\b1st\b", r"\b2nd\b"
-LONG_SESSION_S = 1200
-SHORT_SESSION_S = 30  # time enough for two others to line up behind the first
-SOON_S = 20.0
-
-
-class Line(NamedTuple):
-    """One who has the turn, and two who wait for it."""
-
-    served: ChatPage
-    next: ChatPage
-    last: ChatPage
-
-
-async def line_up(sign_in: SignIn, shots: Shots) -> Line:
-    """Three people send a message one after the other; the first is answered, the others wait."""
-    line = Line(await sign_in("Ann"), await sign_in("Bob"), await sign_in("Cleo"))
-    await line.served.send("Hello, I am the first.")
-    await line.served.sees_answer(ANSWER)
-    await shots.take(line.served, "is answered")
-    for person, place in ((line.next, FIRST), (line.last, SECOND)):
-        await person.send("Hello, is it my turn?")
-        await person.sees_status(place)
-        await shots.take(person, "waits")
-    return line
-
-
-async def becomes(vestibule: Vestibule, user: User, *statuses: str | None) -> dict[str, object]:
-    """The user's ticket as soon as it has one of these statuses."""
-    deadline = time.monotonic() + SOON_S
-    while (ticket := vestibule.ticket(user))["status"] not in statuses:
-        assert time.monotonic() < deadline, f"{user.name} is still {ticket}"
-        await asyncio.sleep(0.1)
-    return ticket
+SHORT_SESSION_S = 25  # time enough for two others to line up behind the first
 
 
 async def test_the_first_leaves(
@@ -99,25 +64,30 @@ async def test_the_session_of_the_first_runs_out(
     assert vestibule.ticket(bob.user)["reason"] == "session_timeout"
 
 
-async def test_stop_while_waiting(
+async def test_a_page_reloaded_while_it_waits(
     start_vestibule: StartVestibule, sign_in: SignIn, shots: Shots
 ) -> None:
     vestibule = start_vestibule(LONG_SESSION_S)
     ann, bob, cleo = await line_up(sign_in, shots)
 
-    await bob.stop()
-
-    ticket = await becomes(vestibule, bob.user, "disconnected", None)
-    assert ticket.get("reason") in {"left", None}
-    await shots.take(bob, "has stopped")
-    await cleo.sees_status(FIRST, SOON_S)
-    await shots.take(cleo, "moved up")
-
     vestibule.leave(ann.user)
+    await bob.sees_answer(ANSWER, SOON_S)
+    await cleo.sees_status(FIRST, SOON_S)  # only shown: the chat as it is stored says 2nd
+    place = vestibule.ticket(cleo.user)
+    await cleo.reload()
+
+    await cleo.sees_status(FIRST, SOON_S)
+    await shots.take(cleo, "has reloaded")
+    assert vestibule.ticket(cleo.user)["ticket_id"] == place["ticket_id"]
+    dora = await sign_in("Dora")
+    await dora.send("And I?")
+    await dora.sees_status(SECOND)
+
+    vestibule.leave(bob.user)
 
     await cleo.sees_answer(ANSWER, SOON_S)
     await shots.take(cleo, "is answered")
-    assert await bob.has_no_answer()
+    await dora.sees_status(FIRST, SOON_S)
 
 
 def test_nobody_walks_around_the_plugin(

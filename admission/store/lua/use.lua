@@ -8,14 +8,16 @@ ARGV
   user         str
   request      str   id of this request, the same at each renewal
   message      str   '' or the chat message it answers
-  concurrency  int   requests of one session that may run at once
+  concurrency  int   requests of one session that may run at once; a lease carries one
+  ticket       str   '' or the lease meant, in a request pool; else the one of this request
 RETURNS
   pass     {ticket_id, deadline_ms}  renew within 30 s; deadline_ms is the session's, absent when
                                      the session is over and this answer is finishing
   busy     {ticket_id}               as many requests as allowed already run
   refused  view|null                 no session; the view tells the place, if there is one
 ]]
-local user, request, message, concurrency = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local user, request, message, named = ARGV[3], ARGV[4], ARGV[5], ARGV[7]
+local concurrency = REQUESTS and 1 or tonumber(ARGV[6])
 
 local function renew(ticket, facts)
   facts.uses[request] = NOW + ANSWER_LEASE_MS
@@ -38,7 +40,8 @@ end
 
 end_due()
 offer_free()
-local id = redis.call("HGET", K.users, claim_of(user, REQUESTS and request or ""))
+local id = REQUESTS and named ~= "" and named
+  or redis.call("HGET", K.users, claim_of(user, REQUESTS and request or ""))
 local ticket, facts, state = settled(id, user)
 if not ticket then return reply("refused") end
 if state == "active" then
