@@ -33,6 +33,13 @@ class Above:
         self.presets: dict[str, str] = {}
         self.connections: list[tuple[str, Json]] = [("http://gateway/v1", {})]
         self.is_broken = False
+        self.is_another_replica = False  # whose tasks are not those of our chats
+
+    @property
+    def words(self) -> list[str]:
+        """Every status, of whatever chat."""
+        told = [event for _, _, event in self.events if event["type"] == "status"]
+        return [event["data"]["description"] for event in told]
 
     async def answer(self, request: web.Request) -> web.Response:
         """Every call comes here."""
@@ -43,7 +50,8 @@ class Above:
         path = request.match_info["path"]
         match path.split("/"):
             case ["api", "tasks"]:
-                return web.json_response({"tasks": self.tasks})
+                listed = [] if self.is_another_replica else self.tasks
+                return web.json_response({"tasks": listed})
             case ["api", "tasks", "stop", task]:
                 self.tasks.remove(task)
                 return web.json_response({"status": True})

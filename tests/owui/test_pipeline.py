@@ -125,19 +125,19 @@ async def test_who_waits_is_told_the_place_and_answered_when_the_slot_is_free(
 async def test_places_that_change_fast_are_told_every_few_seconds(
     server: PipelinesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await server.message("ann").is_answered()
-    others = []
-    for name in ("bob", "cid", "dan"):
-        others.append(server.message(name))
-        await server.admission.has_in_line(name)
-    eve = server.message("eve")
-    await eve.sees("You are 4th in line")
     monkeypatch.setattr(server.plugin, "STATUS_EVERY_S", 0.5)
-    for other in others:
-        await server.admission.post(f"/queue/leave/{other.metadata['user_id']}")
-        await server.admission.service.tick()
-    await eve.sees(FIRST)
-    assert len(eve.statuses) <= 3
+    ids = {"chat_id": "chat", "message_id": "message", "user_id": "ann"}
+    pipeline = server.pipeline
+    screen = server.plugin.RemoteScreen(pipeline._webui, ids, pipeline._lobby.attendance)
+    for place in range(9, 0, -1):
+        await screen.show(f"{place}")
+        await asyncio.sleep(0.02)
+    await until(lambda: "1" in server.above.words)
+    assert server.above.words == ["9", "8", "1"]
+    await screen.show("2")
+    await screen.close("Your turn.")
+    await asyncio.sleep(0.6)  # nothing old comes after the last words
+    assert server.above.words == ["9", "8", "1", "Your turn."]
 
 
 async def test_stop_is_noticed_and_leaves_the_queue(server: PipelinesServer) -> None:
@@ -160,8 +160,8 @@ async def test_a_task_that_nobody_ever_listed_is_not_taken_for_a_stopped_one(
 ) -> None:
     """Another replica of Open WebUI may answer, which does not know it."""
     await server.message("ann").is_answered()
+    server.above.is_another_replica = True
     bob = server.message("bob")
-    server.above.tasks.clear()
     await bob.sees(FIRST)
     await asyncio.sleep(0.2)  # ten looks
     assert not bob.call.done()
