@@ -40,6 +40,7 @@ class Ticket(BaseModel):
     expires_in: Seconds | None = None
     session_duration: Seconds | None = None
     may_be_passed: bool = False  # by somebody who joins now with priority
+    finishing: bool = False  # of a heartbeat: the answer it names may outlive its session
     reason: str | None = None
     because: str | None = None  # in a stream: why the place is worse than before
 

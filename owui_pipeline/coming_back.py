@@ -22,15 +22,11 @@ class Returns:
     def keep(self, user_id: str, admission: Admission, screen: Screen, words: Words) -> None:
         """Tell this chat how its user's place moves. Closes the connection to admission."""
         key = (user_id, admission.pool)
-        self.forget(*key)
+        if before := self._watching.get(key):
+            before.cancel()
         task = asyncio.create_task(_watch(admission, screen, words))
         self._watching[key] = task
         task.add_done_callback(lambda done: self._drop(key, done))
-
-    def forget(self, user_id: str, pool: str) -> None:
-        """The user is back: another chat has the place."""
-        if task := self._watching.get((user_id, pool)):
-            task.cancel()
 
     def close(self) -> None:
         """Tell nobody any more."""
@@ -80,8 +76,9 @@ async def _tell_turn(ticket: Ticket, screen: Screen, words: Words) -> None:
 
 
 async def _tell_end(ticket: Ticket, screen: Screen, words: Words) -> None:
-    """A turn that was taken needs no word: another chat shows it."""
     if ticket.reason == "draft_timeout":
         await screen.note(words.say("missed"))
     elif ticket.reason in ("removed", "pool_closed", "queue_timeout"):
         await screen.note(words.say(f"ended_{ticket.reason}"))
+    else:  # taken in another chat, or given up there: nothing is to be said here any more
+        await screen.clear()

@@ -31,6 +31,10 @@ class Models:
         pool, since_s = self._pools.get(model, ("", 0.0))
         return pool if asyncio.get_running_loop().time() - since_s < POOL_KNOWN_S else ""
 
+    def last_pool(self, model: str) -> str:
+        """The pool it had when it was last asked for, "" when it never was."""
+        return self._pools.get(model, ("", 0.0))[0]
+
     def is_elsewhere(self, model: str) -> bool:
         """Whether admission said that this model is not its business."""
         return model in self._elsewhere

@@ -36,6 +36,10 @@ class Screen:
             self.shown = ""
             await self._status(self._stored, words, done=True, hidden=not words)
 
+    async def clear(self) -> None:
+        """Show nothing any more: what was said last is no longer true."""
+        await self._status(self._stored, "", done=True, hidden=True)
+
     async def note(self, words: str, *, store: bool = True) -> None:
         """Say this above an answer that is there, or in a chat that does not wait any more."""
         await self._status(await self._emitter(store=store), words, done=True)

@@ -36,12 +36,17 @@ class Answer:
         if _clock_s() - self._begun_s < BEAT_S:
             return True
         try:
-            await self._admission.ask("heartbeat", client=self._client)
+            ticket = await self._admission.ask("heartbeat", client=self._client)
         except Unknown as gone:
             return gone.finishing
         except NoTicket:
             return True
-        return True
+        return ticket.status == "active" or ticket.finishing
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended; admission may not have heard of it yet."""
+        return self._over.is_set()
 
     def end(self) -> None:
         """It is whole, or was stopped, or failed."""
@@ -82,7 +87,8 @@ class Answers:
 
     def of(self, client: str) -> Answer | None:
         """The answer to this chat message, while it runs."""
-        return self._running.get(client)
+        answer = self._running.get(client)
+        return answer if answer and not answer.is_over else None
 
     async def all_over(self) -> None:
         """Wait until every answer that ended has been told of."""
@@ -130,7 +136,8 @@ class Endings:
                 if now.ticket_id != ticket.ticket_id or now.status != "active":
                     return
                 screen, words = self._screens[ticket.ticket_id]
-                await screen.note(_time_left(now, words))
+                if (ticket.expires_in or 0) > _warn_s(ticket):  # else it was told at once
+                    await screen.note(_time_left(now, words))
                 await screen.notify("warning", _time_left(now, words))
                 await asyncio.sleep((now.expires_in or 0) + READ_AGAIN_S)
                 await self._tell_over(ticket, await admission.ask("status"))

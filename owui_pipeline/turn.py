@@ -179,6 +179,8 @@ class Turn:
                 return await self._ask("heartbeat")
         with suppress(Unknown):  # a ticket that ended can be read for 5 minutes
             return await self._ask("status")
+        if not await self._is_there():
+            raise Refused("ended_abandoned")
         return await self._join()  # admission forgot us: its data are lost, or we were long away
 
     async def _is_there(self) -> bool:
@@ -204,11 +206,13 @@ class Turn:
 
     async def _enter(self) -> Ticket:
         """The session the user is in, or a place in line."""
-        self._admission.pool = self._lobby.models.pool(self._asker.model)
+        known = self._lobby.models.pool(self._asker.model)
+        # An older one still tells how the last session ended.
+        self._admission.pool = known or self._lobby.models.last_pool(self._asker.model)
         if self._admission.pool:
             try:
                 ticket = await self._ask("heartbeat", client=self._asker.client)
-                if ticket.status == "active":
+                if known and ticket.status == "active":
                     self._ticket_id = self._named_in = ticket.ticket_id
                     return ticket
             except Unknown as error:
@@ -282,7 +286,6 @@ class Turn:
         if ticket.status != "active":  # the place is this chat's now, if it was kept before
             with suppress(NoTicket):
                 await self._admission.ask("leave", client=COMING_BACK)
-            self._lobby.returns.forget(asker.user_id, ticket.pool)
         return ticket
 
     async def _ask(self, verb: str, **body: str | bool) -> Ticket:
@@ -311,7 +314,9 @@ class Turn:
             await self._withdraw()
             waited = self._words.elapsed(self._rules.max_wait_s)
             raise NotNow(self._words.say("too_long", waited=waited))
-        ticket = await self._ask("join", will_return=True, model=asker.model, client=COMING_BACK)
+        facts: dict[str, str | bool] = {"priority": self._priority} if self._priority else {}
+        facts |= {"will_return": True, "model": asker.model, "client": COMING_BACK}
+        ticket = await self._ask("join", **facts)
         if ticket.status == "active":  # in this very moment
             return ticket
         await self._ask("leave", client=asker.client)

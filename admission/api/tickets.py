@@ -81,7 +81,7 @@ async def heartbeat(request: web.Request) -> web.Response:
     )
     match outcome:
         case Alive(ticket):
-            return _answer(request, who, ticket)
+            return _answer(request, who, ticket, finishing=ticket.finishing)
         case Ended(ticket):
             # An answer that may finish is not to wait for another turn.
             seen = {**_seen(ticket), "finishing": ticket.finishing}
@@ -119,8 +119,8 @@ def _pool_of_model(request: web.Request, model: str) -> str:
     return pool
 
 
-def _answer(request: web.Request, who: Caller, ticket: Ticket) -> web.Response:
-    view = views.ticket_view(ticket)
+def _answer(request: web.Request, who: Caller, ticket: Ticket, **more: bool) -> web.Response:
+    view = {**views.ticket_view(ticket), **more}
     token = request.app[GATEKEEPER].renewal_for(who)
     return views.answer({**view, "token": token} if token else view)
 

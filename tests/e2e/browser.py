@@ -19,6 +19,10 @@ from tests.e2e.stack import MODEL, User
 SIGN_IN_TIMEOUT_S = 60.0  # the first visit of a run compiles the front end's scripts
 STEP_TIMEOUT_S = 30.0
 NOWHERE = (660, 20)  # a place of the page, in pixels, where there is nothing to point at
+STILL = (  # the gleam that runs over a status hides some of its letters at any one moment
+    ".shimmer { animation: none !important; background: none !important;"
+    " -webkit-text-fill-color: currentColor !important }"
+)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -114,6 +118,10 @@ class ChatPage:
         toast = self._page.locator("[data-sonner-toast]").filter(has_text=re.compile(pattern))
         await expect(toast.first).to_be_visible(timeout=within_s * 1000)
 
+    async def looks_at_status(self) -> None:
+        """Scroll to the status of the latest answer, which may be a long one."""
+        await self._answers.last.locator(".status-description").last.scroll_into_view_if_needed()
+
     async def has_no_answer(self) -> bool:
         """Whether the latest answer is still without a word."""
         shown: str = await self._answers.last.locator("#response-content-container").inner_text()
@@ -150,7 +158,7 @@ class ChatPage:
         """Write what the user sees as PNG."""
         file.parent.mkdir(parents=True, exist_ok=True)
         await self._page.mouse.move(*NOWHERE)  # a button under the mouse would explain itself
-        await self._page.screenshot(path=file)
+        await self._page.screenshot(path=file, animations="disabled", style=STILL)
 
     async def _has_chosen(self, model: str) -> None:
         chosen = self._page.locator("#model-selector-model-button")

@@ -45,6 +45,7 @@ async def test_the_session_ends_while_the_answer_runs(
     said = await ann.sees_answer_end(within_s=60)
     await bob.sees_answer(ANSWER, SOON_S)
     await ann.sees_status(OVER)
+    await ann.looks_at_status()
     await shots.take(ann, "has the whole answer")
     await ann.send("And now?")
 

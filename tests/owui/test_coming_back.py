@@ -37,6 +37,7 @@ async def test_after_the_longest_wait_the_place_is_kept_and_the_next_message_tak
     ticket = await webui.ticket("bob")
     assert (ticket["status"], ticket["ticket_id"]) == ("active", kept["ticket_id"])
     assert again.statuses == []
+    await until(lambda: bob.last["hidden"])  # "It is your turn" is no longer true there
 
 
 async def test_the_place_moves_in_the_chat_that_no_longer_waits(

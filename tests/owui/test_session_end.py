@@ -3,6 +3,8 @@ may still do."""
 
 import asyncio
 
+import pytest
+
 from tests.owui.conftest import Pages, WebUI, until
 
 FIRST = "You are 1st in line"
@@ -58,6 +60,41 @@ async def test_after_the_end_the_next_message_says_why_it_waits(webui: WebUI, pa
     await bob.is_answered()
     again = webui.chat("ann")
     await again.sees(f"Your session is over. {FIRST}")
+
+
+async def test_a_round_of_tools_waits_also_when_the_user_is_in_line_again(
+    webui: WebUI, pages: Pages
+) -> None:
+    await webui.sessions_last(20)
+    pages.open("ann")
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    await asyncio.sleep(0.06)
+    webui.service.clock.advance_ms(20_001)
+    await webui.service.tick()
+    webui.service.clock.advance_ms(120_001)  # the longest an answer may finish
+    await webui.service.tick()
+    await webui.service.capacity(0)
+    await webui.chat("ann").sees("Your session is over. ")
+    late = asyncio.create_task(ann.next_round())
+    await ann.sees(FIRST)
+    assert not late.done()
+    late.cancel()
+
+
+async def test_a_session_that_ended_long_after_its_join_explains_the_line(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui.plugin, "POOL_KNOWN_S", 0.0)
+    await webui.sessions_last(20)
+    pages.open("ann")
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    await ann.ends()
+    await webui.gate._answers.all_over()
+    webui.service.clock.advance_ms(20_001)
+    await webui.service.capacity(0)
+    await webui.chat("ann").sees("Your session is over. ")
 
 
 async def test_a_round_of_tools_within_the_session_is_not_held_up(
