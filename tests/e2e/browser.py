@@ -2,8 +2,6 @@
 
 Does not know Vestibule: a status is whatever the chat shows in the place of an answer.
 """
-# mypy: disable-error-code="import-not-found"
-# Playwright is installed for this tier only (infra/lock/e2e.txt); the linter runs without it too.
 
 import re
 from collections.abc import AsyncIterator
@@ -140,7 +138,8 @@ class ChatPage:
     @property
     def chat(self) -> str:
         """The path of the chat that is shown."""
-        return urlsplit(self._page.url).path
+        url: str = self._page.url
+        return urlsplit(url).path
 
     async def close_tab(self) -> str:
         """Close the only tab; the path of the chat it showed."""

@@ -22,7 +22,7 @@ from tests.e2e.build import CONTEXT_TOKENS, Components
 from tests.e2e.server import HTTP_TIMEOUT_S, POLL_S, Server
 
 MODEL = "tiny"
-LONG, LONG_TOKENS = "long", 5000  # a preset that talks for 15 s on two idle cores
+LONG, LONG_TOKENS = "long", 10000  # a preset that talks for 30 s on two idle cores
 FUNCTION = "/api/v1/functions/id/vestibule"
 INSTALL_TIMEOUT_S = 60
 EXECUTABLE = Path(sys.executable).with_name("vestibule")

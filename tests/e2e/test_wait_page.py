@@ -2,7 +2,6 @@
 
 Needs no Open WebUI and no model; skipped where there is no Playwright or no `chromium`.
 """
-# mypy: disable-error-code="import-not-found"
 
 import shutil
 from collections.abc import AsyncIterator
