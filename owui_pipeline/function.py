@@ -112,9 +112,10 @@ class Filter:
         answer = self._answers.of(str((__metadata__ or {}).get(CLIENT) or ""))
         if answer is None or await answer.is_held():
             return body
-        return await self.inlet(
-            body, __user__, __metadata__, __request__, __model__, __event_emitter__
-        )
+        with answer.waiting():
+            return await self.inlet(
+                body, __user__, __metadata__, __request__, __model__, __event_emitter__
+            )
 
     async def outlet(self, body: Json, __metadata__: Json | None = None) -> Json:
         """The answer is whole: titles and follow-ups that come after need no turn."""

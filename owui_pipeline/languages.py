@@ -140,8 +140,8 @@ ITALIAN = {
     "idle_then": "Sessione scaduta, inutilizzata. {line}",
     "time_left": "Tempo rimasto nella tua sessione: {time}",
     "session_over": "La tua sessione è finita. Il prossimo messaggio attenderà un nuovo turno.",
-    "ended_abandoned": "Hai perso il posto perché nessuno attendeva qui. Invia di nuovo il"
-    " messaggio.",
+    "ended_abandoned": "Hai perso il posto perché qui non c’era nessuno ad aspettare. Invia di"
+    " nuovo il messaggio.",
     "ended_queue_timeout": "Hai atteso il tempo massimo consentito. Invia di nuovo il messaggio.",
     "ended_draft_timeout": "Il tuo turno è passato senza essere usato. Invia di nuovo il messaggio"
     " per rimetterti in coda.",
@@ -199,15 +199,15 @@ GERMAN = {
     "session_over": "Ihre Sitzung ist abgelaufen. Die nächste Nachricht wartet auf einen Platz.",
     "ended_abandoned": "Sie haben Ihren Platz verloren, weil hier niemand gewartet hat. Senden Sie"
     " Ihre Nachricht noch einmal.",
-    "ended_queue_timeout": "Die längste Wartezeit ist erreicht. Senden Sie Ihre Nachricht"
+    "ended_queue_timeout": "Die maximale Wartezeit ist erreicht. Senden Sie Ihre Nachricht"
     " noch einmal.",
     "ended_draft_timeout": "Sie waren an der Reihe, aber der Platz blieb ungenutzt. Senden Sie Ihre"
     " Nachricht noch einmal, um sich neu anzustellen.",
     "ended_idle": "In Ihrer Abwesenheit waren Sie an der Reihe, und der Platz blieb ungenutzt."
     " Senden Sie Ihre Nachricht noch einmal.",
     "ended_removed": "Die Administration hat Sie aus der Warteschlange genommen.",
-    "ended_pool_closed": "Diese Warteschlange ist geschlossen. Versuchen Sie es später"
-    " noch einmal.",
+    "ended_pool_closed": "Diese Warteschlange ist geschlossen. Bitte versuchen Sie es"
+    " später noch einmal.",
     "ended_left": "Sie haben die Warteschlange verlassen.",
     "minutes_one": "{n} Minute",
     "minutes_other": "{n} Minuten",

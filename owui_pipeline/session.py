@@ -4,11 +4,12 @@ Knows heartbeats and deadlines; the answer itself runs in Open WebUI.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+import random
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
-from owui_pipeline.calls import Admission, NoTicket, Ticket, Unknown
+from owui_pipeline.calls import AGAIN_S, Admission, Away, NoTicket, Ticket, Unknown
 from owui_pipeline.screen import Screen
 from owui_pipeline.words import Words
 
@@ -16,6 +17,7 @@ BEAT_S = 10.0  # admission forgets an answer that is not renewed for 30 s
 WARN_S = 120.0  # so long before its end a session's time is told,
 WARN_SHARE = 0.1  # but not before so much of it is left
 READ_AGAIN_S = 1.0  # after a deadline; admission publishes an expiry within a second
+READABLE_S = 300.0  # so long after its end admission still knows how a session ended
 
 AskAdmission = Callable[[], Admission]
 
@@ -27,6 +29,7 @@ class Answer:
         self._admission, self._client = admission, client
         self._begun_s = _clock_s()
         self._over = asyncio.Event()
+        self._waits = False
 
     async def is_held(self) -> bool:
         """Whether it may still ask the model: its session runs, or lets it finish.
@@ -42,6 +45,15 @@ class Answer:
         except NoTicket:
             return True
         return ticket.status == "active" or ticket.finishing
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Its chat waits for another turn: then only who looks at it is present, not its beat."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
 
     @property
     def is_over(self) -> bool:
@@ -59,6 +71,8 @@ class Answer:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), BEAT_S)
                     break
+                if self._waits:
+                    continue
                 with suppress(NoTicket):  # also when the session is over: it may finish
                     await self._admission.ask("heartbeat", client=self._client)
             with suppress(NoTicket):
@@ -128,19 +142,25 @@ class Endings:
             task.cancel()
 
     async def _tell(self, ticket: Ticket, ask: AskAdmission) -> None:
-        await asyncio.sleep((ticket.expires_in or 0) - _warn_s(ticket))
+        ends_s = _clock_s() + (ticket.expires_in or 0)
+        await asyncio.sleep(ends_s - _clock_s() - _warn_s(ticket))
         async with aclosing(ask()) as admission:
             admission.pool = ticket.pool
             with suppress(NoTicket):
-                now = await admission.ask("status")
-                if now.ticket_id != ticket.ticket_id or now.status != "active":
+                now = await _status(admission, ends_s + READABLE_S)
+                if now.ticket_id == ticket.ticket_id and now.status == "active":
+                    await self._tell_left(ticket, now)
+                    await asyncio.sleep((now.expires_in or 0) + READ_AGAIN_S)
+                    now = await _status(admission, ends_s + READABLE_S)
+                elif _clock_s() < ends_s:  # left, or ended otherwise before its time
                     return
-                screen, words = self._screens[ticket.ticket_id]
-                if (ticket.expires_in or 0) > _warn_s(ticket):  # else it was told at once
-                    await screen.note(_time_left(now, words))
-                await screen.notify("warning", _time_left(now, words))
-                await asyncio.sleep((now.expires_in or 0) + READ_AGAIN_S)
-                await self._tell_over(ticket, await admission.ask("status"))
+                await self._tell_over(ticket, now)
+
+    async def _tell_left(self, ticket: Ticket, now: Ticket) -> None:
+        screen, words = self._screens[ticket.ticket_id]
+        if (ticket.expires_in or 0) > _warn_s(ticket):  # else it was told at once
+            await screen.note(_time_left(now, words))
+        await screen.notify("warning", _time_left(now, words))
 
     async def _tell_over(self, ticket: Ticket, now: Ticket) -> None:
         screen, words = self._screens[ticket.ticket_id]
@@ -157,6 +177,17 @@ class Endings:
     def _forget(self, ticket_id: str) -> None:
         self._watching.pop(ticket_id, None)
         self._screens.pop(ticket_id, None)
+
+
+async def _status(admission: Admission, give_up_s: float) -> Ticket:
+    """The user's ticket, as soon as admission answers; ``give_up_s``: on the loop's clock."""
+    while True:
+        try:
+            return await admission.ask("status")
+        except Away:
+            if _clock_s() >= give_up_s:
+                raise
+        await asyncio.sleep(random.uniform(*AGAIN_S))
 
 
 def _time_left(ticket: Ticket, words: Words) -> str:

@@ -32,7 +32,7 @@ from owui_pipeline.words import Words
 
 turn_log = logging.getLogger("vestibule.turn")
 
-STOP_WITHIN_S = 2.0  # Open WebUI's Stop button waits for us
+STOP_WITHIN_S = 2.0  # Open WebUI's Stop button waits for us: for each step of leaving
 API_POLL_S = 1.0
 ABSENT_S = 60.0  # as admission's own grace (VESTIBULE_PRESENCE_GRACE): a reload is no absence
 ENDED = ("abandoned", "queue_timeout", "draft_timeout", "idle", "removed", "pool_closed", "left")
@@ -99,9 +99,11 @@ class Turn:
     ) -> None:
         self._asker, self._admission, self._screen = asker, admission, screen
         self._words, self._rules, self._lobby = words, rules, lobby
+        self._clients = [asker.client]  # under what names it may have joined
         self._ticket_id = ""
         self._named_in = ""  # the session in which this answer is named
-        self._before = ""  # a text around the first words, if the last session explains them
+        self._before = ""  # a text around the place, if the last session explains the line
+        self._began_at: int | None = None  # the place in line when it joined
         self._priority = asker.priority
         self._sockets: frozenset[str] | None = None
         self._absent_since_s: float | None = None
@@ -251,7 +253,9 @@ class Turn:
 
     async def _tell(self, ticket: Ticket) -> None:
         line = self._line(ticket)
-        if not self._screen.shown:  # what explains the line is said once
+        if self._began_at is None:
+            self._began_at = ticket.position
+        if ticket.position == self._began_at:  # the explanation stays until the line moves
             if self._before:
                 line = self._words.say(self._before, line=line)
             elif ticket.may_be_passed:
@@ -292,8 +296,14 @@ class Turn:
         """Ask until there is an answer, for the grace that the administrator gave."""
         give_up_s = _now_s() + self._rules.away_grace_s
         while True:
+            asking = asyncio.ensure_future(self._admission.ask(verb, **body))
             try:
-                return await self._admission.ask(verb, **body)
+                return await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                # Whole, so that what comes after, a leave above all, does not overtake it.
+                with suppress(NoTicket, TimeoutError):
+                    await asyncio.wait_for(asking, STOP_WITHIN_S)
+                raise
             except Away as error:
                 if _now_s() >= give_up_s:
                     raise
@@ -316,6 +326,7 @@ class Turn:
             raise NotNow(self._words.say("too_long", waited=waited))
         facts: dict[str, str | bool] = {"priority": self._priority} if self._priority else {}
         facts |= {"will_return": True, "model": asker.model, "client": COMING_BACK}
+        self._clients.append(COMING_BACK)
         ticket = await self._ask("join", **facts)
         if ticket.status == "active":  # in this very moment
             return ticket
@@ -326,9 +337,10 @@ class Turn:
 
     async def _withdraw(self, words: str = "") -> None:
         """Leave, even while being stopped; without words nothing stays on the screen."""
-        leave = self._admission.ask("leave", client=self._asker.client)
-        with suppress(NoTicket, TimeoutError):
-            await asyncio.shield(asyncio.wait_for(leave, STOP_WITHIN_S))
+        for client in self._clients:
+            leave = self._admission.ask("leave", client=client)
+            with suppress(NoTicket, TimeoutError):
+                await asyncio.shield(asyncio.wait_for(leave, STOP_WITHIN_S))
         await self._screen.close(words)
 
     def _may_go_without(self, error: Exception) -> None:

@@ -13,7 +13,10 @@ from infra.owui.target import Gateway, Target
 
 USER_HEADER, USER = "X-OpenWebUI-User-Id", "{{USER_ID}}"
 MARK = "X-Vestibule-Message"
-HEADERS = {MARK: "{{MESSAGE_ID}}", "X-Vestibule-Task": "{{TASK}}"}
+WAIT, WAIT_S = "X-Vestibule-Wait", 1800
+"""So many seconds a chat that has no turn may wait at the gateway: in a request pool each has none,
+elsewhere those that go round the Function. As long as the Function's ``max_wait_s``."""
+HEADERS = {MARK: "{{MESSAGE_ID}}", "X-Vestibule-Task": "{{TASK}}", WAIT: str(WAIT_S)}
 """Sent with each request of our connections; Open WebUI fills them in (``utils/headers.py``)."""
 NOTE = "vestibule_switched_on_openai_api"
 """In the settings of our connections, when there was none before us; for ``uninstall``."""
@@ -21,10 +24,11 @@ NOTE = "vestibule_switched_on_openai_api"
 Json = dict[str, Any]
 
 
-def headers_of(target_jwt: bool) -> dict[str, str]:
+def headers_of(jwt: bool, wait: str = str(WAIT_S)) -> dict[str, str]:
     """Our headers. A signed JWT, which Open WebUI adds by itself, names the user instead of the
     plain header."""
-    return dict(HEADERS) if target_jwt else {USER_HEADER: USER, **HEADERS}
+    ours = HEADERS | {WAIT: wait}
+    return ours if jwt else {USER_HEADER: USER, **ours}
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,13 @@ class Connection:
         shown: dict[str, object] = {"key": Secret(self.key), "enabled": self.enabled, **others}
         return shown | {f"header {name}": value for name, value in self.headers.items()}
 
-    def gated(self, jwt: bool) -> "Connection":
-        """The same with our headers; an administrator's other headers stay."""
+    def gated(self, target: Target) -> "Connection":
+        """The same with our headers; an administrator's other headers stay, and so does a time to
+        wait that they chose."""
         kept = {k: v for k, v in self.headers.items() if (k, v) != (USER_HEADER, USER)}
-        return replace(self, config=self.config | {"headers": {**kept, **headers_of(jwt)}})
+        wait = kept.get(WAIT, str(min(WAIT_S, target.wait_limit)))
+        headers = {**kept, **headers_of(target.jwt, wait)}
+        return replace(self, config=self.config | {"headers": headers})
 
 
 @dataclass(frozen=True)
@@ -109,13 +116,13 @@ class Connections:
         named = target.gateways or (Gateway(self._unnamed(target), target.key),)
         for i, one in self.ours:
             renewed = old_key is not None and one.key == old_key
-            every[i] = replace(one, key=new_key if renewed else one.key).gated(target.jwt)
+            every[i] = replace(one, key=new_key if renewed else one.key).gated(target)
         for gateway in named:
             place = next((i for i, one in enumerate(every) if _same(one.url, gateway.url)), None)
             if place is None:
                 place = len(every)
                 every.append(Connection(f"{gateway.url}/v1", "", {"auth_type": "bearer"}))
-            every[place] = _named(every[place], gateway).gated(target.jwt)
+            every[place] = _named(every[place], gateway).gated(target)
         if self.enabled:
             return Connections(True, tuple(every))
         noted = (replace(c, config=c.config | {NOTE: True}) if c.ours else c for c in every)

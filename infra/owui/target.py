@@ -36,6 +36,7 @@ class Target:
     here: str
     key: str = field(repr=False)
     jwt: bool = False
+    wait_limit: int = 3600  # seconds that the gateway lets a call wait at most
 
     @classmethod
     def of(cls, args: argparse.Namespace, settings: Settings) -> "Target":
@@ -63,6 +64,7 @@ class Target:
             here=callable_url(settings.host, settings.port),
             key=keys[0],
             jwt=settings.owui_jwt_secret is not None if args.jwt is None else args.jwt,
+            wait_limit=settings.wait_limit,
         )
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from infra.owui.connections import MARK, Connection
+from infra.owui.connections import MARK, WAIT, Connection
 from infra.owui.webui import OpenWebUI, Unanswered, content, detail
 
 IDENTITY_WITHIN_S = 3.0  # one who is not known is refused at once
@@ -56,6 +56,9 @@ def identity_of(webui: OpenWebUI, index: int, url: str) -> Trial:
         reply = webui.call("POST", "/openai/chat/completions", body, IDENTITY_WITHIN_S)
     except Unanswered:  # a task waits a little for its user's turn, so the user is known
         return Trial()
+    if reply.status_code == 400 and WAIT in detail(reply):
+        return Trial(None, f"{url} refuses each chat: {detail(reply)}. Lower that header in Open"
+                     " WebUI's connection, or raise VESTIBULE_WAIT_LIMIT")  # fmt: skip
     if reply.status_code in (400, 401, 403):
         return Trial(None, f"{url} does not know who chats: {detail(reply)}")
     if reply.status_code not in (200, 429):
@@ -104,6 +107,8 @@ def unreachable(url: str) -> str:
 
 def header_problem(one: Connection, wanted: dict[str, str]) -> str | None:
     """Which of our headers a connection lacks."""
+    # How long a chat waits is for an administrator to choose.
+    wanted = wanted | {WAIT: one.headers.get(WAIT, wanted[WAIT])}
     lacking = [name for name, value in wanted.items() if one.headers.get(name) != value]
     if not lacking or MARK not in one.headers:
         return None

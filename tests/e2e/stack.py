@@ -22,9 +22,11 @@ from tests.e2e.build import CONTEXT_TOKENS, Components
 from tests.e2e.server import HTTP_TIMEOUT_S, POLL_S, Server
 
 MODEL = "tiny"
-LONG, LONG_TOKENS = "long", 10000  # a preset that talks for 30 s on two idle cores
+LONG, LONG_TOKENS, PAUSE_MS = "long", 800, 40  # a preset that talks for half a minute or more
+ENGINE = Path(__file__).parent / "engine"
 FUNCTION = "/api/v1/functions/id/vestibule"
 INSTALL_TIMEOUT_S = 60
+PACE = ("--logits-processors", "pace:Pace")
 EXECUTABLE = Path(sys.executable).with_name("vestibule")
 
 
@@ -44,7 +46,9 @@ class VllmServer(Server):
         tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
         listen = ("--host", "127.0.0.1", "--port", str(self.port), "--served-model-name", MODEL)
         serve = (self._components.vllm / "bin" / "vllm", "serve", self._components.model)
-        return (*serve, *listen, *engine, *tools)
+        # Behind everything else: whoever is served, pages and the service answer as on a host
+        # whose model runs on a GPU.
+        return ("nice", "-n", "10", *serve, *listen, *engine, *tools, *PACE)
 
     def requests(self) -> int:
         """How many requests it has had since it started, answered or broken off."""
@@ -73,7 +77,10 @@ class VllmServer(Server):
 
     def environment(self) -> Mapping[str, str]:
         return {
+            "PYTHONPATH": str(ENGINE),
             "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": "1",  # two wait for each other actively, on both cores
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
         }
@@ -209,8 +216,8 @@ class OpenWebUI(Server):
         self.add_preset(
             LONG,
             max_tokens=LONG_TOKENS,
-            custom_params={"min_tokens": LONG_TOKENS},
-            stream_delta_chunk_size=200,  # drawn twice a second, not 350 times
+            custom_params={"min_tokens": LONG_TOKENS, "vllm_xargs": {"pause_ms": PAUSE_MS}},
+            stream_delta_chunk_size=10,  # drawn twice a second
         )
 
     def add_user(self, name: str) -> User:
@@ -230,10 +237,15 @@ class OpenWebUI(Server):
         return key
 
     def straight_to_the_model(self, user: User) -> requests.Response:
-        """A chat by the proxy route of Open WebUI's own API, which no filter Function sees."""
+        """A streamed chat by the proxy route of Open WebUI's own API, which no filter Function
+        sees; the reply when it is whole."""
         return requests.post(
             f"{self.url}/openai/chat/completions",
-            json={"model": MODEL, "messages": [{"role": "user", "content": "Me first!"}]},
+            json={
+                "model": MODEL,
+                "messages": [{"role": "user", "content": "Me first!"}],
+                "stream": True,
+            },
             headers={"Authorization": f"Bearer {self._sign_in(user)}"},
             timeout=HTTP_TIMEOUT_S,
         )

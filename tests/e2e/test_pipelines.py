@@ -145,7 +145,7 @@ async def test_a_title_does_not_wait(
     assert await bob.has_no_answer()
 
 
-async def test_without_the_pipelines_server_the_gateway_refuses(
+async def test_without_the_pipelines_server_the_gateway_holds_the_place(
     start_line: StartLine,
     sign_in: SignIn,
     shots: Shots,
@@ -153,13 +153,20 @@ async def test_without_the_pipelines_server_the_gateway_refuses(
     vllm: VllmServer,
 ) -> None:
     vestibule = start_line()
-    await served(sign_in, shots)
+    ann = await served(sign_in, shots)
     bob = await waits(await sign_in("Bob"), FIRST, shots)
-    asked = vllm.requests()
+    place, asked = vestibule.ticket(bob.user), vllm.requests()
 
     pipelines.kill()  # Open WebUI goes on without its filter
 
-    await bob.sees_text(r"You have no session now", SOON_S)
-    await shots.take(bob, "is refused by the gateway")
-    assert vestibule.ticket(bob.user)["status"] == "waiting"
+    await asyncio.sleep(WATCHED_S)
+    await bob.sees_status(FIRST)
+    await shots.take(bob, "waits at the gateway")
+    now = vestibule.ticket(bob.user)
+    assert (now["ticket_id"], now["status"]) == (place["ticket_id"], "waiting")
     assert vllm.requests() == asked
+
+    vestibule.leave(ann.user)
+
+    await bob.sees_answer(ANSWER, SOON_S)
+    await shots.take(bob, "is answered")

@@ -53,4 +53,4 @@ async def test_the_session_ends_while_the_answer_runs(
     await shots.take(ann, "waits again")
     await ann.sees_answer_begin(ANSWER, SESSION_S + SOON_S)
     await ann.stop()
-    assert said.count(ANSWER) > 100
+    assert said.count(ANSWER) > 1

@@ -5,16 +5,18 @@ Does not know how a turn is given. Every answer is vLLM's, every place is read i
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.build import ANSWER
-from tests.e2e.line import FIRST, LONG_SESSION_S, SECOND, SOON_S, line_up
+from tests.e2e.line import FIRST, LONG_SESSION_S, SECOND, SOON_S, becomes, line_up
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Shots, SignIn, StartVestibule
-    from tests.e2e.stack import OpenWebUI
+    from tests.e2e.stack import OpenWebUI, VllmServer
 
 # Long, because the first case of a first run builds the components.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
@@ -90,17 +92,30 @@ async def test_a_page_reloaded_while_it_waits(
     await dora.sees_status(FIRST, SOON_S)
 
 
-def test_nobody_walks_around_the_plugin(
-    start_vestibule: StartVestibule, open_webui: OpenWebUI
+async def test_who_walks_around_the_plugin_waits_in_the_same_line(
+    start_vestibule: StartVestibule, open_webui: OpenWebUI, vllm: VllmServer
 ) -> None:
     vestibule = start_vestibule(LONG_SESSION_S)
-    user = open_webui.add_user("Dora")
+    ann, dora = open_webui.add_user("Ann"), open_webui.add_user("Dora")
+    vestibule.join(ann)
+    had = vllm.requests()
 
-    refused = open_webui.straight_to_the_model(user)
+    call = asyncio.create_task(asyncio.to_thread(open_webui.straight_to_the_model, dora))
 
-    assert refused.status_code == 429, refused.text
-    assert vestibule.ticket(user)["status"] is None
-    vestibule.join(user)
-    served = open_webui.straight_to_the_model(user)
-    assert served.status_code == 200, served.text
-    assert served.json()["choices"][0]["message"]["content"] == ANSWER
+    assert (await becomes(vestibule, dora, "waiting"))["position"] == 1
+    assert (call.done(), vllm.requests()) == (False, had)
+    vestibule.leave(ann)
+    reply = await call
+    assert reply.status_code == 200, reply.text
+    status, _, answer = reply.text.partition("Your turn.")
+    assert "You are number 1 in line" in status
+    assert said(answer) == ANSWER
+    assert vestibule.ticket(dora)["status"] == "active"
+
+
+def said(stream: str) -> str:
+    """What the model said in a stream of OpenAI's chunks."""
+    data = (line.removeprefix("data: ") for line in stream.splitlines() if line[:6] == "data: ")
+    chunks = (json.loads(one) for one in data if one != "[DONE]")
+    deltas = (choice["delta"] for chunk in chunks for choice in chunk["choices"])
+    return "".join(delta.get("content") or "" for delta in deltas)

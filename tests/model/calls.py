@@ -151,7 +151,8 @@ class PlainCalls:
             pool.offer()
             return Answer("unknown")
         if turn.state == "waiting":
-            pool.attach(turn)
+            if not client or client in turn.chats:
+                pool.attach(turn)
         elif turn.state == "active" and (pool.requests or client):
             if client:
                 turn.answers[client] = pool.now + ANSWER_MS

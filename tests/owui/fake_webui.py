@@ -24,6 +24,7 @@ class FakeWebUI:
     def __init__(self, gateways: dict[str, str]) -> None:
         self.gateways = gateways  # address -> the key it accepts
         self.wants_jwt: set[str] = set()
+        self.wait_limit = 3600  # of all gateways
         self.functions: dict[str, Json] = {}
         self.valves: dict[str, Json] = {}
         self.pipelines: list[Json] = []
@@ -144,6 +145,8 @@ class FakeWebUI:
         headers = (self.openai["OPENAI_API_CONFIGS"].get(str(place)) or {}).get("headers") or {}
         if base in self.wants_jwt:
             return 400, {"error": {"message": "X-OpenWebUI-User-Jwt is missing."}}
+        if int(headers.get("X-Vestibule-Wait", "0")) > self.wait_limit:
+            return 400, {"error": {"message": "X-Vestibule-Wait: whole seconds from 0 to 60"}}
         named = headers.get("X-OpenWebUI-User-Id") == "{{USER_ID}}"
         return (429, {}) if named else (400, {"error": {"message": "No user is named."}})
 

@@ -123,6 +123,10 @@ def with_jwt(webui: FakeWebUI) -> None:
     webui.wants_jwt = {A}
 
 
+def with_less_patience(webui: FakeWebUI) -> None:
+    webui.wait_limit = 60
+
+
 def copied(webui: FakeWebUI) -> None:
     mine = webui.functions["vestibule"]
     webui.functions["other"] = {**mine, "id": "other"}
@@ -136,6 +140,7 @@ def switched_off(webui: FakeWebUI) -> None:
 @pytest.mark.parametrize(
     ("happens", "said"),
     [
+        (with_less_patience, "refuses each chat: X-Vestibule-Wait: whole seconds from 0"),
         (pipelines_too, "http://pipes runs Vestibule too"),
         (newer, "this Open WebUI is 0.120.1"),
         (no_gateway, "host.docker.internal"),

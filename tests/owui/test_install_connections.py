@@ -1,11 +1,23 @@
 """Which connections ``vestibule owui`` takes for ours, and what becomes of the others."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from infra.owui.connections import HEADERS, USER, USER_HEADER, Connections
+from admission.settings import Settings
+from infra.owui.connections import (
+    HEADERS,
+    USER,
+    USER_HEADER,
+    WAIT,
+    WAIT_S,
+    Connection,
+    Connections,
+)
 from infra.owui.target import Gateway, Target
+from infra.owui.trial import header_problem
+from owui_pipeline.function import Filter
 
 HERE = "http://127.0.0.1:8600"
 OTHERS = "http://elsewhere/v1"
@@ -96,6 +108,23 @@ def test_what_is_taken_out_leaves_the_others_with_their_own_settings() -> None:
     before = Connections.of(stored("http://a/v1", OTHERS, _0=ours, _1={"prefix_id": "x"}))
     after = before.without([0]).body()
     assert after == stored(OTHERS, _0={"prefix_id": "x"})
+
+
+def test_a_chat_may_wait_at_the_gateway_as_long_as_on_the_page_and_as_the_gateway_allows() -> None:
+    assert Filter.Valves().max_wait_s == WAIT_S <= Settings.model_validate({}).wait_limit
+    assert PLAIN[WAIT] == "1800"
+    strict = replace(target(), wait_limit=60)
+    assert gated(stored(), strict)["OPENAI_API_CONFIGS"]["0"]["headers"] == {**PLAIN, WAIT: "60"}
+
+
+@pytest.mark.parametrize("chosen", ["0", "600", None])
+def test_an_older_connection_gets_the_header_and_a_chosen_time_stays(chosen: str | None) -> None:
+    headers = {k: v for k, v in PLAIN.items() if k != WAIT} | ({WAIT: chosen} if chosen else {})
+    before = stored(f"{HERE}/v1", _0={"headers": headers})
+    problem = header_problem(Connection(HERE, "", {"headers": headers}), HEADERS)
+    assert problem == (None if chosen else f"{HERE} lacks {WAIT}: install again")
+    after = gated(before, target())["OPENAI_API_CONFIGS"]["0"]["headers"]
+    assert after == {**PLAIN, WAIT: chosen or "1800"}
 
 
 def test_a_key_is_in_no_repr() -> None:

@@ -1,4 +1,7 @@
-"""The texts in five languages, and how places, plurals and times are said in each."""
+"""The texts in five languages, and how places, plurals and times are said in each.
+
+A table is one test, which names every wrong row at once.
+"""
 
 import json
 import re
@@ -51,69 +54,74 @@ def test_there_are_five_languages() -> None:
     assert tuple(TABLES) == LANGUAGES
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_says_everything_that_english_says(language: str) -> None:
-    assert list(TABLES[language]) == list(TABLES["en"])
+def test_a_language_says_everything_that_english_says() -> None:
+    for language in LANGUAGES:
+        assert list(TABLES[language]) == list(TABLES["en"]), language
 
 
-@pytest.mark.parametrize(("language", "key"), EVERY_TEXT)
-def test_a_text_is_filled_with_the_same_and_is_clean(language: str, key: str) -> None:
-    text = TABLES[language][key]
-    assert placeholders(text) == placeholders(TABLES["en"][key])
-    assert text == text.strip()
-    assert "  " not in text
-    assert "'" not in text  # the apostrophe of print
-    assert text.replace("\u00a0", " ").isprintable()
-    assert not re.search(r"[*_`<>#\[\]]", re.sub(r"\{\w+\}", "", text))  # no markup
+def test_a_text_is_filled_with_the_same_as_in_english() -> None:
+    filled_with = {
+        (language, key): placeholders(TABLES[language][key]) for language, key in EVERY_TEXT
+    }
+    assert filled_with == {
+        (language, key): placeholders(TABLES["en"][key]) for language, key in EVERY_TEXT
+    }
 
 
-@pytest.mark.parametrize("key", [key for key in TABLES["en"] if not is_a_time(key)])
-def test_a_text_ends_alike_in_each_language(key: str) -> None:
-    ends = {TABLES[language][key][-1] in ".)" for language in LANGUAGES}
-    assert len(ends) == 1
+def is_clean(text: str) -> bool:
+    """One line, in print's apostrophes, without markup, and nothing that Open WebUI rewrites:
+    replace_imports (0.12.4, utils/plugin.py) does so with these words wherever they stand."""
+    markup = re.search(r"[*_`<>#\[\]]", re.sub(r"\{\w+\}", "", text))
+    rewritten = re.search("from (utils|apps|main|config)", text)
+    spaced = text == text.strip() and "  " not in text
+    printed = text.replace("\u00a0", " ").isprintable() and "'" not in text
+    return spaced and printed and not markup and not rewritten
+
+
+def test_a_text_is_clean() -> None:
+    texts = {(language, key): TABLES[language][key] for language, key in EVERY_TEXT}
+    assert {row: text for row, text in texts.items() if not is_clean(text)} == {}
+
+
+def test_a_text_ends_alike_in_each_language() -> None:
+    keys = [key for key in TABLES["en"] if not is_a_time(key)]
+    ends = {key: {TABLES[language][key][-1] in ".)" for language in LANGUAGES} for key in keys}
+    assert {key for key in keys if len(ends[key]) > 1} == set()
     # What has its own box is made of whole sentences.
-    assert ends == {True} or is_a_status(key)
+    assert {key for key in keys if ends[key] != {True} and not is_a_status(key)} == set()
 
 
-@pytest.mark.parametrize(("language", "key"), EVERY_TEXT)
-def test_only_french_puts_a_space_before_a_colon(language: str, key: str) -> None:
-    text = TABLES[language][key]
+def is_spaced(language: str, text: str) -> bool:
+    """Only French puts a space before a colon and its like."""
     before = "\u00a0" if language == "fr" else r"\w"
-    assert len(re.findall("[:;!?]", text)) == len(re.findall(f"{before}[:;!?](?= )", text))
-    assert language == "fr" or "\u00a0" not in text
+    all_of_them = re.findall("[:;!?]", text)
+    right_ones = re.findall(f"{before}[:;!?](?= )", text)
+    return len(all_of_them) == len(right_ones) and (language == "fr" or "\u00a0" not in text)
 
 
-@pytest.mark.parametrize(
-    ("language", "key"), [(language, key) for language, key in EVERY_TEXT if is_a_status(key)]
-)
-def test_a_status_fits_the_one_line_that_open_webui_shows(language: str, key: str) -> None:
-    assert len(filled(language, key)) <= FITS
+def test_only_french_puts_a_space_before_a_colon() -> None:
+    texts = {(language, key): TABLES[language][key] for language, key in EVERY_TEXT}
+    assert {row: text for row, text in texts.items() if not is_spaced(row[0], text)} == {}
 
 
-@pytest.mark.parametrize(("language", "key"), EVERY_TEXT)
-def test_open_webui_rewrites_no_text(language: str, key: str) -> None:
-    # replace_imports rewrites these words wherever they stand (utils/plugin.py).
-    assert not re.search("from (utils|apps|main|config)", TABLES[language][key])
+def test_a_status_fits_the_one_line_that_open_webui_shows() -> None:
+    statuses = [filled(language, key) for language, key in EVERY_TEXT if is_a_status(key)]
+    assert [text for text in statuses if len(text) > FITS] == []
 
 
 # The place.
 
 
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"),
-     (21, "21st"), (22, "22nd"), (101, "101st"), (111, "111th"), (1013, "1013th")],
-)  # fmt: skip
-def test_ordinals(number: int, said: str) -> None:
-    assert ordinal(number, "en") == said
+def test_ordinals() -> None:
+    numbers = (1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111, 1013)
+    said = "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 101st 111th 1013th"
+    assert " ".join(ordinal(number, "en") for number in numbers) == said
 
 
-@pytest.mark.parametrize("language", LANGUAGES[1:])
-@pytest.mark.parametrize("number", [1, 2, 8, 11, 21, 101, 1234])
-def test_a_place_is_a_bare_number_where_its_ordinal_would_need_a_gender(
-    language: str, number: int
-) -> None:
-    assert ordinal(number, language) == str(number)
+def test_a_place_is_a_bare_number_where_its_ordinal_would_need_a_gender() -> None:
+    for language in LANGUAGES[1:]:
+        for number in (1, 2, 8, 11, 21, 101, 1234):
+            assert ordinal(number, language) == str(number), language
 
 
 @pytest.mark.parametrize(
@@ -138,19 +146,18 @@ def test_what_is_not_known_of_a_place_is_not_guessed(
     assert words.line(5, 250, 260) == estimated
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("because", REASONS)
-def test_a_reason_stands_before_the_place_and_its_estimate(language: str, because: str) -> None:
-    words = Words(language)
-    line = words.line(5, 250, 500)
-    said = words.line(5, 250, 500, because)
-    assert said.endswith(f". {line}")
-    assert line[0].isupper()
+def test_a_reason_stands_before_the_place_and_its_estimate() -> None:
+    for language in LANGUAGES:
+        words = Words(language)
+        line = words.line(5, 250, 500)
+        assert line[0].isupper()
+        for because in REASONS:
+            assert words.line(5, 250, 500, because).endswith(f". {line}"), language
 
 
-@pytest.mark.parametrize("because", [None, "", "admitted", "whatever comes later"])
-def test_an_unknown_reason_is_passed_over(because: str | None) -> None:
-    assert Words().line(5, None, None, because) == "You are 5th in line"
+def test_an_unknown_reason_is_passed_over() -> None:
+    for because in (None, "", "admitted", "whatever comes later"):
+        assert Words().line(5, None, None, because) == "You are 5th in line", because
 
 
 @pytest.mark.parametrize(
@@ -171,11 +178,11 @@ def test_two_sentences_read_as_two(language: str, over: str) -> None:
 # Times.
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_plural_forms(language: str) -> None:
-    none = "one" if language == "fr" else "other"
-    assert [plural(language, n) for n in (0, 1, 2)] == [none, "one", "other"]
-    assert plural(language, 21) == plural(language, 101) == "other"
+def test_plural_forms() -> None:
+    for language in LANGUAGES:
+        none = "one" if language == "fr" else "other"
+        forms = [plural(language, n) for n in (0, 1, 2, 21, 101)]
+        assert forms == [none, "one", "other", "other", "other"], language
 
 
 WAITS: list[tuple[float, float | None, tuple[str, str, str, str, str]]] = [
@@ -203,14 +210,17 @@ WAITS: list[tuple[float, float | None, tuple[str, str, str, str, str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("seconds", "high_s", "said"), WAITS)
-def test_times_to_come(seconds: float, high_s: float | None, said: tuple[str, ...]) -> None:
-    assert tuple(Words(language).wait(seconds, high_s) for language in LANGUAGES) == said
+def test_times_to_come() -> None:
+    every = [Words(language) for language in LANGUAGES]
+    said = [
+        (seconds, high_s, tuple(words.wait(seconds, high_s) for words in every))
+        for seconds, high_s, _ in WAITS
+    ]
+    assert said == WAITS
 
 
-@pytest.mark.parametrize(
-    ("seconds", "high_s", "said"),
-    [
+def test_a_time_to_come_is_never_silly() -> None:
+    table: list[tuple[float, float | None, str]] = [
         (-5, None, "less than a minute"),
         (0, 0, "less than a minute"),
         (59.9, 60, "less than a minute"),
@@ -233,10 +243,9 @@ def test_times_to_come(seconds: float, high_s: float | None, said: tuple[str, ..
         (86_399, 1e12, "about 24 hours"),
         (1e12, 1e13, "more than 24 hours"),
         (float("inf"), None, "more than 24 hours"),
-    ],
-)
-def test_a_time_to_come_is_never_silly(seconds: float, high_s: float | None, said: str) -> None:
-    assert Words().wait(seconds, high_s) == said
+    ]
+    said = [(seconds, high_s, Words().wait(seconds, high_s)) for seconds, high_s, _ in table]
+    assert said == table
 
 
 def test_all_times_to_come_read_well() -> None:
@@ -291,22 +300,18 @@ def test_when_to_try_again(seconds: float | None, said: tuple[str, ...]) -> None
     assert tuple(Words(language).when(seconds) for language in LANGUAGES) == said
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0, "0 s"), (0.2, "0 s"), (42.4, "42 s"), (59.6, "1 min"), (60, "1 min"),
-     (185, "3 min 5 s"), (3600, "1 h"), (3659, "1 h"), (4215, "1 h 10 min")],
-)  # fmt: skip
-def test_times_that_passed(language: str, seconds: float, said: str) -> None:
-    assert Words(language).elapsed(seconds) == said
+def test_times_that_passed() -> None:
+    table = [(0, "0 s"), (0.2, "0 s"), (42.4, "42 s"), (59.6, "1 min"), (60, "1 min"),
+             (185, "3 min 5 s"), (3600, "1 h"), (3659, "1 h"), (4215, "1 h 10 min")]  # fmt: skip
+    for language in LANGUAGES:
+        assert [(seconds, Words(language).elapsed(seconds)) for seconds, _ in table] == table
 
 
 # The choice.
 
 
-@pytest.mark.parametrize(
-    ("wishes", "chosen"),
-    [
+def test_the_language_is_the_first_of_ours_that_is_wished_for() -> None:
+    table: list[tuple[tuple[str | None, ...], str]] = [
         ((), "en"),
         ((None,), "en"),
         (("",), "en"),
@@ -333,12 +338,8 @@ def test_times_that_passed(language: str, seconds: float, said: str) -> None:
         (("auto", None, "xx", "de", "fr"), "de"),
         (("zh", "", "es-MX"), "es"),
         (("," * 100_000 + "fr",), "en"),
-    ],
-)  # fmt: skip
-def test_the_language_is_the_first_of_ours_that_is_wished_for(
-    wishes: tuple[str | None, ...], chosen: str
-) -> None:
-    assert choose(*wishes) == chosen
+    ]
+    assert [(wishes, choose(*wishes)) for wishes, _ in table] == table
 
 
 def test_a_language_that_is_not_ours_has_no_words() -> None:

@@ -2,12 +2,29 @@
 may still do."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from tests.owui.conftest import Pages, WebUI, until
 
 FIRST = "You are 1st in line"
+
+
+class Outage:
+    """While it is on, admission tells nobody's status."""
+
+    def __init__(self, webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on, self.met = True, 0
+        plugin, ask = webui.plugin, webui.plugin.Admission.ask
+
+        async def unreliable(admission: Any, verb: str, **body: str | bool) -> Any:
+            if self.on and verb == "status":
+                self.met += 1
+                raise plugin.Away(verb)
+            return await ask(admission, verb, **body)
+
+        monkeypatch.setattr(plugin.Admission, "ask", unreliable)
 
 
 async def test_the_time_left_and_the_end_are_told_in_the_last_chat(
@@ -23,6 +40,58 @@ async def test_the_time_left_and_the_end_are_told_in_the_last_chat(
     webui.service.clock.advance_ms(1_001)
     await webui.service.tick()
     await ann.sees("Your session is over. Your next message waits for a new turn.")
+
+
+async def test_an_admission_that_is_away_for_a_moment_hides_no_end(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = Outage(webui, monkeypatch)
+    pages.open("ann")
+    await webui.sessions_last(1)
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    await ann.ends()
+    await until(lambda: outage.met > 0)
+    outage.on = False
+    await ann.sees("Time left in your session: less than a minute")
+    outage.on, outage.met = True, 0
+    webui.service.clock.advance_ms(1_001)
+    await webui.service.tick()
+    await until(lambda: outage.met > 0)
+    outage.on = False
+    await ann.sees("Your session is over. Your next message waits for a new turn.")
+
+
+async def test_after_an_outage_beyond_the_end_only_the_end_is_told(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = Outage(webui, monkeypatch)
+    pages.open("ann")
+    await webui.sessions_last(1)
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    await ann.ends()
+    await until(lambda: outage.met > 0)
+    webui.service.clock.advance_ms(1_001)
+    await webui.service.tick()
+    await asyncio.sleep(0.2)  # the tenth of the session that was left, by the plugin's own clock
+    outage.on = False
+    await ann.sees("Your session is over. Your next message waits for a new turn.")
+    assert ann.toasts == ["Your session is over. Your next message waits for a new turn."]
+
+
+async def test_an_outage_that_does_not_end_is_given_up(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui.plugin, "READABLE_S", 0.1)
+    Outage(webui, monkeypatch)
+    pages.open("ann")
+    await webui.sessions_last(1)
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    await ann.ends()
+    await until(lambda: not webui.gate._endings._watching)
+    assert ann.toasts == []
 
 
 async def test_a_message_near_the_end_says_so_at_once(webui: WebUI, pages: Pages) -> None:
@@ -79,6 +148,29 @@ async def test_a_round_of_tools_waits_also_when_the_user_is_in_line_again(
     late = asyncio.create_task(ann.next_round())
     await ann.sees(FIRST)
     assert not late.done()
+    late.cancel()
+
+
+async def test_an_answer_whose_next_round_waits_keeps_no_place_for_a_closed_page(
+    webui: WebUI, pages: Pages
+) -> None:
+    await webui.sessions_last(20)
+    page = pages.open("ann")
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    await asyncio.sleep(0.06)
+    for passed_ms in (20_001, 120_001):  # its end, and the longest an answer may finish
+        webui.service.clock.advance_ms(passed_ms)
+        await webui.service.tick()
+    await webui.service.capacity(0)
+    late = asyncio.create_task(ann.next_round())
+    await ann.sees("Your session is over. ")
+    pages.close(page)
+    await webui.is_not_attached("ann")
+    webui.service.clock.advance_ms(60_001)
+    await webui.service.tick()
+    await asyncio.sleep(0.15)  # three beats
+    assert (await webui.metrics())["waiting"] == 0
     late.cancel()
 
 

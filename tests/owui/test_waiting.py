@@ -139,6 +139,50 @@ async def test_stop_leaves_the_queue(webui: WebUI) -> None:
     assert (ticket["status"], ticket["reason"]) == ("disconnected", "left")
 
 
+def slow_joins(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """From now on Redis takes its time for a join; no caller who goes away stops one. Set when one
+    is under way."""
+    under_way, join = asyncio.Event(), RedisStore.join
+
+    async def later(store: RedisStore, *args: Any, **named: Any) -> Any:
+        under_way.set()
+        await asyncio.sleep(0.2)
+        return await join(store, *args, **named)
+
+    async def joined(store: RedisStore, *args: Any, **named: Any) -> Any:
+        return await asyncio.shield(asyncio.ensure_future(later(store, *args, **named)))
+
+    monkeypatch.setattr(RedisStore, "join", joined)
+    return under_way
+
+
+async def test_stop_in_the_instant_of_the_join_leaves_nothing_behind(
+    webui: WebUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await webui.chat("ann").is_answered()
+    under_way = slow_joins(monkeypatch)
+    bob = webui.chat("bob")
+    await asyncio.wait_for(under_way.wait(), 5)
+    async with asyncio.timeout(1):
+        await bob.stop()
+    assert (await webui.ticket("bob")).get("reason") == "left"
+
+
+async def test_stop_in_the_instant_in_which_the_place_is_kept_gives_it_up(
+    webui: WebUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webui.set(max_wait_s=1)
+    await webui.chat("ann").is_answered()
+    bob = webui.chat("bob")
+    await bob.sees(FIRST)
+    under_way = slow_joins(monkeypatch)
+    await asyncio.wait_for(under_way.wait(), 5)
+    async with asyncio.timeout(1):
+        await bob.stop()
+    await asyncio.sleep(0.3)  # the join has reached Redis
+    assert (await webui.ticket("bob")).get("reason") == "left"
+
+
 async def test_stop_in_one_of_two_chats_keeps_the_place_of_the_other(webui: WebUI) -> None:
     ann = webui.chat("ann")
     await ann.is_answered()

@@ -163,6 +163,33 @@ async def test_a_heartbeat_renews_presence_and_restores_a_skipped_place(room: Ro
         assert (seen.ticket.status, seen.ticket.position) == (Status.WAITING, 1)
 
 
+@pytest.mark.parametrize(("client", "position"), [("", 1), ("mine", 1), ("of the last session", 2)])
+async def test_only_a_chat_that_waits_is_present_by_its_heartbeats(
+    room: Room, client: str, position: int
+) -> None:
+    await room.sit("s1", "s2")
+    await room.join("a", auto_confirm=True, client="mine")
+    await room.join("b", will_return=True)
+    room.clock.advance_ms(GRACE_MS - 1)
+    await room.store.heartbeat(POOL, "a", client=client)
+    room.clock.advance_ms(1)
+    seen = await room.store.heartbeat(POOL, "b")
+    assert not isinstance(seen, Unknown)
+    assert seen.ticket.position == 3 - position
+
+
+async def test_beyond_the_chats_that_are_told_apart_any_is_one_that_waits(room: Room) -> None:
+    await room.sit("s1", "s2")
+    for number in range(102):
+        await room.join("a", auto_confirm=True, client=f"chat-{number}")
+    room.clock.advance_ms(GRACE_MS)
+    await room.store.heartbeat(POOL, "a", client="chat-101")
+    await room.join("b", will_return=True)
+    seen = await room.store.heartbeat(POOL, "b")
+    assert not isinstance(seen, Unknown)
+    assert seen.ticket.position == 2
+
+
 async def test_who_never_attached_is_not_skipped_but_gets_a_draft(room: Room) -> None:
     await room.sit("s1", "s2")
     await room.join("a")

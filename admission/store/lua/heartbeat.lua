@@ -6,7 +6,9 @@ ARGV
   now_ms  int   0 = Redis TIME
   policy  json  the pool's settings
   user    str
-  client  str   '' or the chat whose answer is being prepared or runs: that counts as use
+  client  str   '' or a chat. Of a session, its answer is being prepared or runs: that counts as
+                use. Who waits is present by it only when the chat waits with this ticket: an answer
+                of the last session may still run when its page is closed
   ticket  str   '' or the ticket meant, in a request pool
 RETURNS
   alive    view
@@ -14,6 +16,12 @@ RETURNS
   unknown  null
 ]]
 local user, client, named = ARGV[3], ARGV[4], ARGV[5]
+
+-- Does that chat wait with this ticket? Those beyond CHATS_MAX joined under no name of their own.
+local function waits_with(facts)
+  local crowd = facts.clients[""] and count(facts.clients) >= CHATS_MAX
+  return client == "" or facts.clients[client] or crowd
+end
 
 local function renew_finishing(ticket)
   local facts = load_finishing(ticket)
@@ -27,7 +35,7 @@ end_due()
 local ticket, facts, state = latest(user, named)
 if not ticket then return unknown() end
 if state == "waiting" then
-  attach(ticket, facts)
+  if waits_with(facts) then attach(ticket, facts) end
 elseif state == "active" and (REQUESTS or client ~= "") then
   answering_until(facts) -- forgets lapsed answers
   renew_answer(facts, client)
