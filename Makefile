@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 MINUTES ?= 10
 BENCH ?=
+LEVEL ?= patch
+BASE ?=
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test e2e soak bench lint format coverage lock clean
+.PHONY: help run dev setup test e2e soak bench lint format coverage lock clean \
+	agent-checksum agent-version-bump agent-version-check
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
 run: $(VENV)/run.stamp  ## install what is locked and run everything in the foreground
 	@exec $(BIN)/vestibule up
@@ -35,11 +38,12 @@ soak: $(VENV)/dev.stamp  ## what takes long: Cluster, Sentinel, the model, then 
 bench: $(VENV)/dev.stamp  ## the benchmarks (BENCH=eta for one of them)
 	@$(BIN)/python -m bench $(BENCH)
 
-lint: $(VENV)/dev.stamp  ## style, types and the direction of imports
+lint: $(VENV)/dev.stamp agent-version-check  ## style, types, the direction of imports, the agent's version
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers 2
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint worker_image/Dockerfile
 
 format: $(VENV)/dev.stamp  ## rewrite the code in the house style
 	@$(BIN)/ruff format .
@@ -53,6 +57,15 @@ coverage: $(VENV)/dev.stamp  ## what the fast suite runs, line by line
 
 lock: $(VENV)/dev.stamp  ## choose the newest versions again (needs `uv` on the PATH)
 	@infra/lock/update
+
+agent-checksum:  ## the SHA-256 of the worker agent, for WORKER_AGENT_SHA256
+	@$(PYTHON) worker_image/version.py checksum
+
+agent-version-bump:  ## raise the agent's version and set its build date (LEVEL=patch|minor|major)
+	@$(PYTHON) worker_image/version.py bump --level $(LEVEL)
+
+agent-version-check:  ## fail when the agent changed and its version did not (BASE=commit)
+	@$(PYTHON) worker_image/version.py check $(if $(BASE),--base $(BASE))
 
 clean:  ## remove what make made; the state folder and the e2e cache stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache htmlcov .coverage

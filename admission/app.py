@@ -1,17 +1,39 @@
 """Builds the service: routes, middlewares, and what lives as long as the process does."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
-from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
+from aiohttp import ClientSession, DummyCookieJar, web
 from aiohttp.typedefs import Middleware
 
 from admission import background, keys, middleware
-from admission.api import chat, docs, events, health, pages, pools, threads, tickets, workers, ws
+from admission.accounting.allowances import Allowances
+from admission.accounting.journal import Journal
+from admission.accounting.ledger import Ledger
+from admission.api import (
+    auth,
+    chat,
+    docs,
+    events,
+    health,
+    pages,
+    pools,
+    projects,
+    threads,
+    tickets,
+    usage,
+    workers,
+    ws,
+)
 from admission.api import keys as api_keys
 from admission.auth import Gatekeeper
 from admission.directory import Directory
+from admission.gateway import ollama
 from admission.gateway import routes as gateway
+from admission.gateway.away import Away
+from admission.gateway.connection import Connections
+from admission.gateway.turn import Turns
+from admission.gateway.upstream import limits as limits_of
 from admission.news import Newsroom
 from admission.rates import Rates
 from admission.settings import Settings
@@ -19,9 +41,6 @@ from admission.store.redis_store import RedisStore
 from admission.store.thread_store import ThreadStore
 
 REST_BODY_BYTES_MAX = 65_536  # /v1 has its own limit, a setting
-# Shorter than uvicorn, which serves vLLM, keeps idle connections (timeout_keep_alive, 5 s): a
-# request is never sent into one that is just being closed.
-UPSTREAM_IDLE_S = 4
 
 ROUTES = (
     tickets.routes,
@@ -30,22 +49,31 @@ ROUTES = (
     pools.routes,
     workers.routes,
     api_keys.routes,
+    projects.routes,
+    usage.routes,
     chat.routes,
     threads.routes,
     pages.routes,
     docs.routes,
     health.routes,
     gateway.routes,
+    ollama.routes,
+    auth.routes,
 )
+GATEWAY_ROUTES = (health.routes, gateway.routes, ollama.routes, auth.routes)
 
 
 async def create_app(
-    settings: Settings, store: RedisStore, conversations: ThreadStore | None = None
+    settings: Settings,
+    store: RedisStore,
+    conversations: ThreadStore | None = None,
+    served: Sequence[web.RouteTableDef] = ROUTES,
 ) -> web.Application:
     """The admission service and gateway over a store, which stays the caller's to close.
 
     Args:
         conversations: where they are kept, when that is not in the same Redis.
+        served: all of it, or ``GATEWAY_ROUTES``.
 
     Raises:
         StoreUnavailable: Redis does not answer.
@@ -64,14 +92,21 @@ async def create_app(
     app[keys.RATES] = limits
     app[keys.THREADS] = store.threads if conversations is None else conversations
     app[keys.DIRECTORY] = Directory(store)
-    app[keys.NEWSROOM] = Newsroom(store)
+    app[keys.TURNS] = Turns(store, app[keys.DIRECTORY], settings.session_concurrency)
+    app[keys.AWAY] = Away(store, settings)
+    app[keys.NEWSROOM] = Newsroom(store, app[keys.TURNS].hear)
+    app[keys.LEDGER] = Ledger(settings.ledger_url(), writes=False)
+    app[keys.JOURNAL] = Journal(store.usage)
+    app[keys.ALLOWANCES] = Allowances(store.usage, lambda: gatekeeper.keyring.limits)
     app[keys.WAITERS], app[keys.TASKS] = Counter(), Counter()
-    for routes in ROUTES:
+    for routes in served:
         app.add_routes(routes)
-    app.cleanup_ctx.append(_upstream_session)
+    app.cleanup_ctx.append(_upstream)
     app.cleanup_ctx.append(_keyring)
     app.cleanup_ctx.append(_directory)
+    app.cleanup_ctx.append(_turns)
     app.cleanup_ctx.append(_newsroom)
+    app.cleanup_ctx.append(_accounting)
     app.on_response_prepare.append(middleware.finish_headers)
     app.on_shutdown.append(_end_streams)
     return app
@@ -83,15 +118,12 @@ def _middlewares(limits: Rates) -> list[Middleware]:
     return [*outer, middleware.newest_keys, *([middleware.rates] if limits.on else [])]
 
 
-async def _upstream_session(app: web.Application) -> AsyncIterator[None]:
-    # Answers pass undecoded; no cookie of one caller reaches another.
-    async with ClientSession(
-        connector=TCPConnector(limit=0, keepalive_timeout=UPSTREAM_IDLE_S),
-        auto_decompress=False,
-        cookie_jar=DummyCookieJar(),
-    ) as session:
+async def _upstream(app: web.Application) -> AsyncIterator[None]:
+    connections = app[keys.CONNECTIONS] = Connections(limits_of(app[keys.SETTINGS]))
+    async with ClientSession(cookie_jar=DummyCookieJar()) as session:
         app[keys.UPSTREAM] = session
         yield
+    await connections.close()
 
 
 async def _keyring(app: web.Application) -> AsyncIterator[None]:
@@ -106,6 +138,13 @@ async def _directory(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+async def _turns(app: web.Application) -> AsyncIterator[None]:
+    turns = app[keys.TURNS]
+    async with background.running("turns", turns.keep):
+        yield
+    await turns.settled()
+
+
 async def _newsroom(app: web.Application) -> AsyncIterator[None]:
     newsroom = app[keys.NEWSROOM]
     async with (
@@ -114,6 +153,17 @@ async def _newsroom(app: web.Application) -> AsyncIterator[None]:
         background.running("presence", newsroom.keep_presence),
     ):
         yield
+
+
+async def _accounting(app: web.Application) -> AsyncIterator[None]:
+    journal, allowances = app[keys.JOURNAL], app[keys.ALLOWANCES]
+    async with (
+        background.running("journal", journal.keep_sending),
+        background.running("allowances", allowances.keep_exchanged),
+    ):
+        yield
+    await journal.flush()
+    await allowances.flush()
 
 
 async def _end_streams(app: web.Application) -> None:

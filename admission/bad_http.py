@@ -1,4 +1,5 @@
-"""What a caller gets whose request is not even HTTP: a problem, as for every other mistake.
+"""The edge below the application: limits of each connection, and what a caller gets whose request
+is not even HTTP: a problem, as for every other mistake.
 
 aiohttp answers such requests below the application, in plain text, and logs them with a piece of
 the line it could not read, which may be a key. It has no hook for that, hence the subclasses
@@ -6,6 +7,7 @@ the line it could not read, which may be a key. It has no hook for that, hence t
 """
 
 import logging
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -15,25 +17,45 @@ from aiohttp.web_server import Server
 
 from admission import logs, views
 from admission.errors import AdmissionError
+from admission.keys import SETTINGS
+from admission.slow_readers import Patient
 
 log = logging.getLogger(__name__)
 
 
 class Runner(web.AppRunner):
-    """Runs the application, and answers what never reaches it."""
+    """Runs the application within the limits of its settings, and answers what never reaches it."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        settings = app[SETTINGS]
+        self._patience_s = settings.reader_timeout
+        super().__init__(
+            app,
+            # Also a head that does not come ends by it (web_protocol.RequestHandler.start).
+            keepalive_timeout=settings.keepalive_timeout,
+            max_line_size=settings.head_bytes_max,
+            max_field_size=settings.head_bytes_max,
+            **options,
+        )
 
     async def _make_server(self) -> Server:
         server = await super()._make_server()
         server.__class__ = _Server
+        assert isinstance(server, _Server)
+        server.patience_s = self._patience_s
         return server
 
 
 class _Server(Server):
+    patience_s: float
+
     def __call__(self) -> RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol.patience_s = self.patience_s
+        return protocol
 
 
-class _Protocol(RequestHandler):
+class _Protocol(Patient):
     __slots__ = ()
 
     def handle_error(
@@ -48,7 +70,7 @@ class _Protocol(RequestHandler):
         logs.event(log, "bad_http", remote=request.remote, status=status, error=type(exc).__name__)
         if isinstance(exc, LineTooLong):
             error = AdmissionError(
-                "A line of the request's head is longer than 8190 bytes.",
+                "A line of the request's head is longer than allowed (VESTIBULE_HEAD_BYTES_MAX).",
                 code="head_too_large",
                 field="headers",
             )

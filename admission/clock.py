@@ -1,12 +1,18 @@
 """Who says what time it is: Redis in production, the test itself in tests and simulation."""
 
+import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Gives each script its ``now_ms``; 0 means that the script reads Redis' own clock."""
+    """Gives each script its ``now_ms``; 0 means that the script reads Redis' own clock.
+
+    ``passed_ms`` is for spans alone, in this process: it never goes back, and begins anywhere.
+    """
 
     def now_ms(self) -> int: ...
+
+    def passed_ms(self) -> float: ...
 
 
 class RedisClock:
@@ -14,6 +20,9 @@ class RedisClock:
 
     def now_ms(self) -> int:
         return 0
+
+    def passed_ms(self) -> float:
+        return time.monotonic() * 1000
 
 
 class ManualClock:
@@ -23,6 +32,9 @@ class ManualClock:
         self._now_ms = now_ms
 
     def now_ms(self) -> int:
+        return self._now_ms
+
+    def passed_ms(self) -> float:
         return self._now_ms
 
     def advance_ms(self, ms: int) -> None:

@@ -1,18 +1,23 @@
 """Which workers there are, and which pool serves a model: the registry as this process saw it.
 
-A copy, refreshed every second, so that a request costs no extra round trip. While Redis is away
-the last copy stands: the running answers and ``/v1/models`` go on.
+A copy, refreshed every second, so that a request costs no extra round trip. With it go out how many
+requests this process has running on each worker, and come back those of the other processes. While
+Redis is away the last copy stands, and each process counts what it sent itself: the running answers
+and ``/v1/models`` go on.
 """
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Sequence
 
 from admission.domain import DEFAULT_POOL, Worker
 from admission.errors import StoreUnavailable
+from admission.gateway import routing
+from admission.gateway.trouble import Trouble
 from admission.store.redis_store import RedisStore
 
 REFRESH_S = 1.0
+_NOBODY = routing.Fleet()
 
 
 class Directory:
@@ -23,11 +28,14 @@ class Directory:
         self._workers: tuple[Worker, ...] = ()
         self._pools: frozenset[str] = frozenset({DEFAULT_POOL})
         self._request_pools: frozenset[str] = frozenset()
+        self._pool_of: dict[str, str] = {}
+        self._fleets: dict[str, routing.Fleet] = {}
         self._refreshing = asyncio.Lock()  # what was read earlier never replaces what came later
         self.outstanding: Counter[str] = Counter()
+        self.trouble = Trouble()
 
     async def refresh(self) -> None:
-        """Read the registry now.
+        """Read the registry now, and tell the other processes what runs here.
 
         Raises:
             StoreUnavailable: the last copy stands.
@@ -40,14 +48,29 @@ class Directory:
                 workers += await self._store.workers(pool)
                 if await self._store.kind(pool) == "request":
                     requests.add(pool)
-            self._pools, self._workers = frozenset(pools), tuple(workers)
+            others = await self._store.traffic.exchange(self.outstanding)
+            self._pools = frozenset(pools)
             self._request_pools = frozenset(requests)
+            self._take(workers, others)
+
+    def _take(self, workers: Sequence[Worker], others: dict[str, int]) -> None:
+        """Make this the copy; ``others``: requests of the other processes on each worker."""
+        self._workers = tuple(workers)
+        self._pool_of = {model: w.pool for w in reversed(workers) for model in w.models}
+        models = {model for worker in workers if worker.ready for model in worker.models}
+        self._fleets = {model: routing.fleet(workers, model, others) for model in models}
+        known = {worker.worker_id for worker in workers}
+        self.trouble.forget(known, asyncio.get_running_loop().time())
+        for name in [name for name, count in self.outstanding.items() if not count]:
+            del self.outstanding[name]
 
     async def keep_fresh(self) -> None:
-        """Refresh until cancelled; while Redis is away the last copy stands."""
+        """Refresh until cancelled; while Redis is away the last copy of the registry stands."""
         while True:
-            with suppress(StoreUnavailable):  # the store logged it
+            try:
                 await self.refresh()
+            except StoreUnavailable:  # the store logged it
+                self._take(self._workers, {})  # what others have running is soon no longer true
             await asyncio.sleep(REFRESH_S)
 
     def has_pool(self, pool: str) -> bool:
@@ -60,18 +83,19 @@ class Directory:
 
     def pool_of(self, model: str) -> str | None:
         """The pool that serves ``model``, ready at this moment or not; None: not ours."""
-        pools = (worker.pool for worker in self._workers if model in worker.models)
-        return next(pools, None)
+        return self._pool_of.get(model)
 
     def models(self) -> list[str]:
         """Models of the workers that are ready, sorted."""
-        return sorted(
-            {model for worker in self._workers if worker.ready for model in worker.models}
-        )
+        return sorted(self._fleets)
+
+    def fleet(self, model: str) -> routing.Fleet:
+        """Workers that may get a request for ``model``, and what they run."""
+        return self._fleets.get(model, _NOBODY)
 
     def ready(self, model: str) -> list[Worker]:
         """Workers that may get a request for ``model`` now."""
-        return [w for w in self._workers if w.ready and model in w.models]
+        return list(self.fleet(model).workers.values())
 
     def count(self) -> dict[str, int]:
         """How many workers there are, and how many are ready."""

@@ -181,11 +181,18 @@ class Worker:
     first_seen_ms: int
     last_seen_ms: int
     in_flight: int = 0
+    queue_depth: int = 0
     upstream_key: str | None = None
-    token_hash: str | None = None  # of its own token; a static upstream has none
+    fingerprint: str | None = None  # SHA-256 of its certificate, in hex, when that is pinned
+    token_hashes: tuple[str, ...] = ()  # of its own token, and of one not used yet; static: none
+    claimed: bool = True  # it has used the token it was given
+    revoked: bool = False
+    verdict: str = ""  # the scheduler's: why it may not be used, whatever it reports
     load: dict[str, Any] | None = None
     hardware: dict[str, Any] | None = None
     agent_info: dict[str, Any] | None = None
+    instance_id: str | None = None  # the machine it runs on, by its provider's name
+    engine: dict[str, Any] | None = None  # how its model server is
 
 
 @dataclass(frozen=True)
@@ -201,3 +208,5 @@ class WorkerReport:
     load: dict[str, Any] | None = None
     hardware: dict[str, Any] | None = None
     agent_info: dict[str, Any] | None = None
+    instance_id: str | None = None
+    engine: dict[str, Any] | None = None

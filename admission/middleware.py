@@ -38,6 +38,8 @@ def error_response(request: web.Request, error: AdmissionError) -> web.Response:
         headers["WWW-Authenticate"] = "Bearer"
     if request.path.startswith("/v1/"):
         return web.json_response(views.openai_error(error), status=error.status, headers=headers)
+    if request.path.startswith("/api/"):  # as Ollama says it
+        return web.json_response({"error": error.detail}, status=error.status, headers=headers)
     return web.json_response(
         views.problem(error),
         status=error.status,

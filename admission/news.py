@@ -7,11 +7,11 @@ changed and at most every second. To be attached is presence, which is renewed f
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from admission.audience import Audience
-from admission.domain import Status, Ticket
+from admission.domain import Change, Status, Ticket
 from admission.errors import StoreUnavailable
 from admission.listener import Listener, News
 from admission.outcomes import Alive, Ended
@@ -26,8 +26,11 @@ GATHER_S = 0.02  # who moved comes first, and what moves together is told togeth
 class Newsroom:
     """Everybody who is attached to this process."""
 
-    def __init__(self, store: RedisStore) -> None:
-        self._store = store
+    def __init__(
+        self, store: RedisStore, also: Callable[[Change], None] = lambda change: None
+    ) -> None:
+        """``also`` hears every change, before anybody is woken."""
+        self._store, self._also = store, also
         self._audiences: dict[str, Audience] = {}  # by pool
         self._rota: deque[Listener] = deque()  # by when their next ping is due
         self._pools_changed: set[str] = set()  # whose places may be others now
@@ -102,6 +105,7 @@ class Newsroom:
     async def hear(self) -> None:
         """Wake those whose ticket moved, as the store tells it. Never ends by itself."""
         async for change in self._store.changes():
+            self._also(change)
             if change.pool is None:
                 for listener in self._rota:
                     listener.ping_s = 0  # whoever may have been away too long is back

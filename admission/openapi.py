@@ -10,6 +10,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from admission.accounting.ledger import SPANS
+from admission.accounting.limits import OF
+from admission.accounting.tables import DIMENSIONS
 from admission.api.chat import THREAD_ID
 from admission.domain import POOL_NAME, USER_ID, WORKER_ID, Status
 from admission.operations import OPERATIONS, Operation
@@ -55,9 +58,13 @@ VIEWS: dict[str, dict[str, str]] = {
         "worker_id": "string", "token": "string", "upstream_key": "string",
         "heartbeat_interval": "integer",
     },
-    "Reported": {"ready": "boolean", "reason": "string?", "draining": "boolean"},
+    "Reported": {
+        "ready": "boolean", "reason": "string?", "draining": "boolean", "rotate": "boolean",
+    },
     "Draining": {"worker_id": "string", "draining": "boolean"},
     "Released": {"worker_id": "string", "released": "boolean"},
+    "Rotating": {"worker_id": "string", "rotating": "boolean"},
+    "Revoked": {"worker_id": "string", "revoked": "boolean"},
     "Closed": {"pool": "string", "closed": "boolean"},
     "Pools": {"pools": "[]Pool"},
     "Worker": {
@@ -65,6 +72,7 @@ VIEWS: dict[str, dict[str, str]] = {
         "models": "[]string", "slots": "integer", "in_flight": "integer", "ready": "boolean",
         "draining": "boolean", "reason": "string?", "first_seen": "instant",
         "last_seen": "instant", "load": "object?", "hardware": "object?", "agent_info": "object?",
+        "instance_id": "string?", "engine": "object?",
     },
     "Workers": {"workers": "[]Worker"},
     "Key": {
@@ -74,7 +82,20 @@ VIEWS: dict[str, dict[str, str]] = {
     },
     "Keys": {"keys": "[]Key"},
     "Deleted": {"id": "string", "deleted": "boolean"},
-    "Project": {"id": "string", "label": "string", "created_at": "instant"},
+    "Project": {"id": "string", "label": "string", "created_at": "instant", "limits": "object?"},
+    "LimitsTable": {"limits": "object"},
+    "LimitsRow": {"row": "string", "limits": "object?"},
+    "UsageRow": {
+        "begin": "instant", "project": "string?", "user": "string?", "key": "string?",
+        "model": "string?", "requests": "integer", "served": "integer",
+        "prompt_tokens": "integer", "completion_tokens": "integer", "tokens": "integer",
+        "queued": "number?", "first_token": "number?", "duration": "number?",
+    },
+    "Usage": {"span": "string", "usage": "[]UsageRow"},
+    "UsedModel": {
+        "model": "string", "first_seen": "instant", "last_used": "instant", "uses": "integer",
+    },
+    "UsedModels": {"models": "[]UsedModel"},
     "Projects": {"projects": "[]Project"},
     "Priorities": {"priorities": "object"},
     "Priority": {"user_id": "string", "priority": "string?"},
@@ -90,6 +111,7 @@ VIEWS: dict[str, dict[str, str]] = {
         "code": "string",
     },
     "OpenAiError": {"error": "object"},
+    "OllamaError": {"error": "string"},
 }  # fmt: skip
 # Views that hold another's fields and more.
 LARGER: dict[str, tuple[str, dict[str, str]]] = {
@@ -106,16 +128,19 @@ WORDS = {
     401: "No key, or one nobody knows",
     403: "A key of the wrong kind, or for somebody else",
     404: "There is no such thing",
+    408: "The body did not come in time",
     409: "The right call at the wrong moment",
     413: "The body is larger than allowed",
     422: "A field is wrong; the answer names it",
     429: "No turn yet, or too many calls",
     502: "The model server gave no answer",
     503: "Nothing to change: try again later",
+    504: "The model server did not answer in time",
 }
 GOOD = {101: "Switched", 200: "Done", 201: "Made", 303: "Look there"}
 MEDIA = {
     "json": ("application/json",),
+    "table": ("application/json", "text/csv"),
     "events": ("text/event-stream",),
     "html": ("text/html",),
     "any": ("*/*",),
@@ -136,7 +161,13 @@ PATH: dict[str, dict[str, Any]] = {
     "thread": _ID,
     "id": _ID,
     "kid": _ID,
+    "of": {"type": "string", "enum": [*OF]},
+    "whose": {"type": "string", "pattern": f"^{USER_ID.pattern}$"},
+    "model": {"type": "string", "minLength": 1},
+    "path": {"type": "string", "pattern": "^[A-Za-z0-9_/-]+$"},
 }
+_NAME = {"type": "string", "maxLength": 256}
+_INSTANT = {"type": "string", "format": "date-time"}
 QUERY: dict[str, tuple[dict[str, Any], str]] = {
     "pool": ({**PATH["pool"], "default": "default"}, "Which pool"),
     "offset": ({"type": "integer", "minimum": 0, "maximum": 1_000_000_000}, "So many left out"),
@@ -146,6 +177,18 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
     "ticket": ({"type": "string", "maxLength": 128}, "The ticket the page showed"),
     "ticket_id": ({"type": "string", "maxLength": 128}, "One of the user's, in a request pool"),
     "user_id": (PATH["user_id"], "Whose, with a service key"),
+    "span": (
+        {"type": "string", "enum": [*SPANS], "default": "day"},
+        "Of each row, in UTC",
+    ),
+    "by": ({"type": "string", "enum": [*DIMENSIONS]}, "What is told apart"),
+    "from": (_INSTANT, "The first, or a day; without it a day, 30 days or a year back"),
+    "to": (_INSTANT, "Up to here, or a day; without it now"),
+    "format": ({"type": "string", "enum": ["json", "csv"], "default": "json"}, "Of the answer"),
+    "project": (_NAME, "Of this project only"),
+    "user": (_NAME, "Of this user only"),
+    "key": (_NAME, "With the key of this id only"),
+    "model": (_NAME, "Of this model only"),
 }
 _WHO = {"user": 1, "service": 1, "admin": 1, "worker": 1, "visitor": 2}
 
@@ -204,7 +247,7 @@ def _operation(tag: str, each: Operation, names: dict[type[BaseModel], str]) -> 
 
 _CHAT = {
     "type": "object",
-    "description": "OpenAI's chat completion request; only `model` and `stream` are read here",
+    "description": "What the model server takes; only `model` and `stream` are read here",
     "properties": {"model": {"type": "string", "minLength": 1, "maxLength": 256}},
     "required": ["model"],
 }
@@ -221,6 +264,8 @@ def _responses(each: Operation) -> dict[str, Any]:
     view, media = "Problem", "application/problem+json"
     if each.path.startswith("/v1/"):
         view, media = "OpenAiError", "application/json"
+    if each.path.startswith("/api/"):
+        view, media = "OllamaError", "application/json"
     content = {media: {"schema": {"$ref": f"#/components/schemas/{view}"}}}
     if each.media == "html":
         content["text/html"] = {"schema": {}}

@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import BaseModel
 
 from admission import wire
-from admission.api import chat, keys, threads
+from admission.api import chat, keys, projects, threads
 
 Who = Literal["anybody", "user", "service", "admin", "worker", "visitor"]
-Answer = Literal["json", "events", "html", "any", "asset", "websocket"]
+Answer = Literal["json", "table", "events", "html", "any", "asset", "websocket"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ POOL = ("pool",)
 PAGED = ("offset", "limit")
 TICKET = {200: "Ticket"}
 WAIT = ("pool", "lang", "ticket")
+USAGE_OF_PROJECT = ("span", "by", "from", "to", "user", "key", "model", "format")
+USAGE = (*USAGE_OF_PROJECT, "project")
 TICKET_EVENTS = (
     "Server-Sent Events: `event: ticket`, data = the view Ticket, increasing ids. A snapshot first,"
     " then each change, disconnected last; a comment every 15 s. Being attached is presence."
@@ -92,9 +94,32 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
     "Gateway": (
         Operation("GET", "/v1/models", "The models that are served (OpenAI)",
                   "user", {200: "Models"}),
-        Operation("POST", "/v1/chat/completions", "A chat in the user's turn (OpenAI), which it may"
-                  " wait for; the answer is the model server's, byte by byte",
-                  "user", {200: ""}, None, (), (404, 429, 502), "any"),
+        Operation("GET", "/v1/models/{model}", "One of them (OpenAI)",
+                  "user", {200: "Model"}, None, (), (404,)),
+        *(
+            Operation("POST", path, f"{what}, in the user's turn, which the call may wait for; the"
+                      " answer is the model server's, byte by byte",
+                      "user", {200: ""}, None, (), (404, 408, 413, 429, 502, 504), "any")
+            for path, what in (
+                ("/v1/chat/completions", "A chat (OpenAI)"),
+                ("/v1/completions", "A text continued (OpenAI)"),
+                ("/v1/responses", "A response (OpenAI)"),
+                ("/v1/embeddings", "Embeddings (OpenAI)"),
+                ("/v1/{path}", "Whatever else a model server offers, by the model in the body"),
+                ("/api/chat", "A chat (Ollama)"),
+                ("/api/generate", "A text continued (Ollama)"),
+                ("/api/embed", "Embeddings (Ollama)"),
+                ("/api/embeddings", "One embedding (Ollama)"),
+            )
+        ),
+        Operation("GET", "/api/tags", "The models that are served (Ollama)",
+                  "user", {200: ""}, media="any"),
+        Operation("POST", "/api/show", "What a worker says of a model (Ollama)",
+                  "user", {200: ""}, None, (), (404, 502, 504), "any"),
+        Operation("GET", "/api/ps", "The models that are loaded now (Ollama)",
+                  "user", {200: ""}, media="any"),
+        Operation("GET", "/api/version", "The oldest version of the Ollama workers",
+                  "user", {200: ""}, media="any", errors=(404,)),
     ),
     "Pages": (
         Operation("GET", "/wait/{user_id}", "The waiting page, for people",
@@ -130,8 +155,12 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
         Operation("GET", "/admin/workers", "The workers", "admin", {200: "Workers"}),
         Operation("POST", "/admin/workers/{worker_id}/drain", "No new requests for a worker",
                   "admin", {200: "Draining"}, None, POOL, (404,)),
+        Operation("POST", "/admin/workers/{worker_id}/rotate", "New secrets for a worker, at its"
+                  " next heartbeat", "admin", {200: "Rotating"}, None, POOL, (404, 409)),
         Operation("POST", "/admin/workers/{worker_id}/release", "Forget a worker",
                   "admin", {200: "Released"}, None, POOL, (404,)),
+        Operation("DELETE", "/admin/workers/{worker_id}", "Revoke a worker, which may not come"
+                  " back until it is released", "admin", {200: "Revoked"}, None, POOL, (404,)),
     ),
     "Keys": (
         Operation("POST", "/admin/keys", "A new key; its text is told this once",
@@ -139,13 +168,6 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
         Operation("GET", "/admin/keys", "All keys, without their texts", "admin", {200: "Keys"}),
         Operation("DELETE", "/admin/keys/{id}", "Withdraw a key",
                   "admin", {200: "Deleted"}, None, (), (404,)),
-        Operation("GET", "/admin/projects", "All projects", "admin", {200: "Projects"}),
-        Operation("GET", "/admin/projects/{id}", "One project",
-                  "admin", {200: "Project"}, None, (), (404,)),
-        Operation("PUT", "/admin/projects/{id}", "Make or rename a project",
-                  "admin", {200: "Project"}, keys.ProjectBody),
-        Operation("DELETE", "/admin/projects/{id}", "Forget a project without keys",
-                  "admin", {200: "Deleted"}, None, (), (404, 409)),
         Operation("GET", "/admin/priorities", "The classes of users", "admin", {200: "Priorities"}),
         Operation("GET", "/admin/priorities/{user_id}", "The class of one user",
                   "admin", {200: "Priority"}),
@@ -161,6 +183,42 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
                   "admin", {200: "SigningKeys"}, None, (), (404, 409)),
         Operation("GET", "/.well-known/jwks.json", "The public keys that check user tokens"
                   " (RFC 7517)", "anybody", {200: "KeySet"}),
+    ),
+    "Usage": (
+        Operation("GET", "/admin/projects", "All projects", "admin", {200: "Projects"}),
+        Operation("GET", "/admin/projects/{id}", "One project",
+                  "admin", {200: "Project"}, None, (), (404,)),
+        Operation("PUT", "/admin/projects/{id}", "Make or change a project, and its limits",
+                  "admin", {200: "Project"}, projects.ProjectBody),
+        Operation("DELETE", "/admin/projects/{id}", "Forget a project without keys",
+                  "admin", {200: "Deleted"}, None, (), (404, 409)),
+        Operation("GET", "/admin/projects/{id}/usage", "What a project used",
+                  "admin", {200: "Usage"}, None, USAGE_OF_PROJECT, (404,), "table"),
+        Operation("GET", "/admin/limits", "All limits, by whose they are: user:ada, or user for all"
+                  " others", "admin", {200: "LimitsTable"}),
+        Operation("PUT", "/admin/limits/{of}", "What every user, project or user key may use that"
+                  " has no limits of its own", "admin", {200: "LimitsRow"}, projects.LimitsBody),
+        Operation("DELETE", "/admin/limits/{of}", "Take these away",
+                  "admin", {200: "LimitsRow"}, None, (), (404,)),
+        Operation("PUT", "/admin/limits/{of}/{whose}", "What one user, project or key may use",
+                  "admin", {200: "LimitsRow"}, projects.LimitsBody, (), (404,)),
+        Operation("DELETE", "/admin/limits/{of}/{whose}", "Take these away",
+                  "admin", {200: "LimitsRow"}, None, (), (404,)),
+        Operation("GET", "/admin/usage", "What was used, by hour, day or week",
+                  "admin", {200: "Usage"}, None, USAGE, (), "table"),
+        Operation("GET", "/admin/usage/models", "The models that were ever used",
+                  "admin", {200: "UsedModels"}),
+    ),
+    "Proxies": tuple(
+        Operation(method, path, summary, "user", {200: ""}, None, ("pool", "model"),
+                  (404, 409, 429, 503), "any",
+                  "It may pass: X-Vestibule-Upstream, X-Vestibule-Worker and"
+                  " X-Vestibule-Upstream-Authorization say where to and with which key.")
+        for method, path, summary in (
+            ("GET", "/auth", "May this call pass, and where to (nginx)"),
+            ("GET", "/auth/{path}", "The same for a GET (Envoy)"),
+            ("POST", "/auth/{path}", "The same for a POST (Envoy)"),
+        )
     ),
     "Health": (
         Operation("GET", "/healthz", "Is this process alive", "anybody", {200: "Health"}),

@@ -1,6 +1,6 @@
 """What the store can answer when nothing is broken. Failures are exceptions (``errors``)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from admission.domain import Status, Ticket
 
@@ -62,11 +62,14 @@ class Unknown:
 class Passed:
     """A request of a session may run; renew it within 30 s.
 
-    ``deadline_ms`` is the session's end, None for an answer finishing after it.
+    ``deadline_ms`` is the session's end, None for an answer finishing after it; ``now_ms`` the
+    moment at which ``running`` requests of the session ran anywhere, this one among them.
     """
 
     ticket_id: str
     deadline_ms: int | None
+    now_ms: int = field(default=0, compare=False)
+    running: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,22 @@ class SessionBusy:
     """As many requests of this session as allowed already run."""
 
     ticket_id: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The session goes on: its end, and how many of its requests ran anywhere at ``now_ms``."""
+
+    deadline_ms: int
+    now_ms: int
+    running: int
+
+
+@dataclass(frozen=True)
+class Over:
+    """There is no session. ``lost``: requests that may not even finish."""
+
+    lost: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -90,8 +109,14 @@ class Reported:
     ready: bool
     reason: str | None
     draining: bool
+    rotate: bool = False  # it is to register for new secrets
 
 
 @dataclass(frozen=True)
 class Foreign:
     """Not this worker's own token."""
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """An admin took this worker's secrets away."""

@@ -6,23 +6,34 @@ Knows names, defaults and ranges; nobody else reads the environment. A bad value
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     ValidationError,
 )
 
-from admission.domain import PRIORITY_NAME, PoolPolicy, Priority
+from admission.domain import PoolPolicy
+from admission.setting_forms import (
+    DatabaseUrl,
+    Networks,
+    Origins,
+    Pem,
+    Priorities,
+    Rate,
+    RedisUrl,
+    Seconds,
+    Switch,
+    Upstreams,
+    redis_hosts,
+)
+from admission.setting_forms import Upstream as Upstream
 
 PREFIX = "VESTIBULE_"
 
@@ -37,126 +48,12 @@ class SettingsError(Exception):
     """What is wrong with the environment, one problem a line."""
 
 
-@dataclass(frozen=True)
-class Upstream:
-    """A model server somebody else manages, ``URL[;slots=N]``; the URL without ``/v1``."""
-
-    url: str
-    slots: int
-
-
-def _switch(text: object) -> object:
-    words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
-    if isinstance(text, str) and text.lower() not in words:
-        raise ValueError("is not on or off")
-    return words[text.lower()] if isinstance(text, str) else text
-
-
-def _listed(text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _upstream(text: str) -> Upstream:
-    url, *options = text.split(";")
-    if "@" in url:
-        raise ValueError("an address with a password in it would be shown in logs and replies")
-    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", url):
-        raise ValueError(f"{url!r} is not an http:// or https:// address")
-    _ = urlsplit(url).port  # a wrong port or IPv6 address is a ValueError
-    slots = 1
-    for option in options:
-        name, _, value = option.partition("=")
-        if name != "slots" or not value.isdigit() or int(value) < 1:
-            raise ValueError(f"{option!r} is not slots=N with N of at least 1")
-        slots = int(value)
-    return Upstream(url.rstrip("/").removesuffix("/v1"), slots)
-
-
-def _upstreams(text: object) -> object:
-    parts = _listed(text)
-    if not isinstance(parts, tuple):
-        return text
-    return tuple(_upstream(part) if isinstance(part, str) else part for part in parts)
-
-
-def _priorities(text: object) -> object:
-    parts = _listed(text)
-    if not isinstance(parts, tuple):
-        return text
-    classes = [_priority(part) for part in parts]
-    if len({name for name, _ in classes}) < len(classes):
-        raise ValueError("names a class twice")
-    return dict(classes)
-
-
-def _priority(text: str) -> tuple[str, Priority]:
-    name, _, rest = text.partition("=")
-    seconds, _, weight = rest.partition(";weight=")
-    if not PRIORITY_NAME.fullmatch(name) or not re.fullmatch(r"-?\d{1,5}", seconds):
-        raise ValueError(f"{text!r} is not NAME=SECONDS[;weight=N]")
-    if not re.fullmatch(r"(\d{1,3}(\.\d+)?)?", weight) or not 0.01 <= float(weight or 1) <= 100:
-        raise ValueError(f"{text!r}: weight is a number from 0.01 to 100")
-    if abs(int(seconds)) > 86_400:
-        raise ValueError(f"{text!r}: a head start is at most 86400 seconds")
-    return name, Priority(int(seconds) * 1000, float(weight or 1))
-
-
-def _redis_url(text: object) -> object:
-    if isinstance(text, str) and text:
-        if not re.match(r"(redis|rediss|unix)://.", text):
-            raise ValueError("is not a redis://, rediss:// or unix:// address")
-        for host in _redis_hosts(text):
-            _ = urlsplit(f"redis://{host}").port  # a wrong port is a ValueError
-    return text
-
-
-def _redis_hosts(url: str) -> list[str]:
-    return urlsplit(url).netloc.rpartition("@")[2].split(",")
-
-
-def _networks(text: object) -> object:
-    parts = _listed(text)
-    if not isinstance(parts, tuple):
-        return text
-    return tuple(ip_network(part) if isinstance(part, str) else part for part in parts)
-
-
-def _origins(text: object) -> object:
-    parts = _listed(text)
-    for part in parts if isinstance(parts, tuple) else ():
-        if not re.fullmatch(r"https?://[^/\s?#@]+", part):
-            raise ValueError(f"{part!r} is not an origin like https://chat.example.org")
-    return parts
-
-
-def _rate(text: object) -> object:
-    if not isinstance(text, str) or re.fullmatch("[1-9][0-9]{0,4}/(second|minute|hour)", text):
-        return text
-    raise ValueError("is not a number of calls per second, minute or hour, like 60/minute")
-
-
-def _pem(secret: SecretStr) -> SecretStr:
-    from admission.signing import keys_of_pem  # commands that sign nothing lack cryptography
-
-    keys_of_pem(secret.get_secret_value())
-    return secret
-
-
-Switch = Annotated[bool, BeforeValidator(_switch)]
-Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
-Rate = Annotated[str | None, BeforeValidator(_rate)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
-Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
-
-
 class Settings(BaseModel):
     """Every setting of the admission service; the alias is the name in the environment."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    redis_url: Annotated[str | None, BeforeValidator(_redis_url)] = Field(
+    redis_url: RedisUrl = Field(
         None,
         alias="REDIS_URL",
         repr=False,  # it may hold a password
@@ -205,7 +102,7 @@ class Settings(BaseModel):
         alias="VESTIBULE_STATE_DIR",
         description="keys and the embedded server's data",
     )
-    upstreams: Annotated[tuple[Upstream, ...], BeforeValidator(_upstreams)] = Field(
+    upstreams: Upstreams = Field(
         (),
         alias="VESTIBULE_UPSTREAMS",
         description="model servers to route to, `URL[;slots=N],…`; none starts the demo",
@@ -228,7 +125,7 @@ class Settings(BaseModel):
         description="Open WebUI's FORWARD_USER_INFO_HEADER_JWT_SECRET: then only its signed JWT"
         " names the user",
     )
-    signing_key: Annotated[SecretStr, AfterValidator(_pem)] | None = Field(
+    signing_key: Pem | None = Field(
         None,
         alias="VESTIBULE_SIGNING_KEY",
         description="PEM of the Ed25519 key that signs user tokens; more PEMs after it are keys"
@@ -274,7 +171,7 @@ class Settings(BaseModel):
         alias="VESTIBULE_IDLE_TIMEOUT",
         description="seconds an unused session lasts while others wait",
     )
-    priorities: Annotated[dict[str, Priority], BeforeValidator(_priorities)] = Field(
+    priorities: Priorities = Field(
         {},
         alias="VESTIBULE_PRIORITIES",
         description="classes, `NAME=SECONDS[;weight=N],…`: the head start in the queue, and the"
@@ -310,6 +207,87 @@ class Settings(BaseModel):
         ge=1024,
         description="largest `/v1` body; every other body is at most 64 KiB",
     )
+    body_timeout: Seconds = Field(
+        120,
+        alias="VESTIBULE_BODY_TIMEOUT",
+        description="seconds in which a `/v1` body must have come",
+    )
+    head_bytes_max: int = Field(
+        8190,
+        alias="VESTIBULE_HEAD_BYTES_MAX",
+        ge=1024,
+        le=1_048_576,
+        description="longest line of the head of a request or of a worker's answer",
+    )
+    keepalive_timeout: Seconds = Field(
+        75,
+        alias="VESTIBULE_KEEPALIVE_TIMEOUT",
+        description="seconds a connection may lie idle, and a request's head may take",
+    )
+    reader_timeout: Seconds = Field(
+        60,
+        alias="VESTIBULE_READER_TIMEOUT",
+        description="seconds after which a caller who reads nothing of its answer is cut off",
+    )
+    connect_timeout: Seconds = Field(
+        2,
+        alias="VESTIBULE_CONNECT_TIMEOUT",
+        description="seconds to connect to a worker; then the next one is tried",
+    )
+    silence_timeout: Seconds = Field(
+        600,
+        alias="VESTIBULE_SILENCE_TIMEOUT",
+        description="seconds a worker may say nothing, also before its first word",
+    )
+    request_timeout: Seconds = Field(
+        3600,
+        alias="VESTIBULE_REQUEST_TIMEOUT",
+        description="seconds a worker's whole answer may take",
+    )
+    when_redis_away: Literal["refuse", "pass"] = Field(
+        "refuse",
+        alias="VESTIBULE_WHEN_REDIS_AWAY",
+        description="what `/v1` does while Redis is away: `refuse`, or for at most 10 minutes"
+        " `pass` calls without a turn",
+    )
+    away_concurrency: int = Field(
+        16,
+        alias="VESTIBULE_AWAY_CONCURRENCY",
+        ge=1,
+        le=100_000,
+        description="calls that pass at once in each process while Redis is away",
+    )
+
+    database_url: DatabaseUrl = Field(
+        None,
+        alias="VESTIBULE_DATABASE_URL",
+        repr=False,  # it may hold a password
+        description="SQL of the accounting, `sqlite:///PATH` or `postgresql://…`; none: usage.db in"
+        " the state folder",
+    )
+    accounting_redis_url: RedisUrl = Field(
+        None,
+        alias="VESTIBULE_ACCOUNTING_REDIS_URL",
+        repr=False,
+        description="a Redis of its own for the accounting, a single one; none: the same",
+    )
+    accounting_limit: int = Field(
+        100_000,
+        alias="VESTIBULE_ACCOUNTING_LIMIT",
+        ge=100,
+        le=100_000_000,
+        description="requests Redis keeps until they are in SQL, about 250 bytes each; more are"
+        " dropped with an alarm",
+    )
+    accounting_retention: Seconds = Field(
+        2_592_000,
+        alias="VESTIBULE_ACCOUNTING_RETENTION",
+        description="seconds SQL keeps single requests; their sums stay",
+    )
+
+    def ledger_url(self) -> str:
+        """Where the accounting's SQL is."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'usage.db'}"
 
     def redis_address(self) -> str | None:
         """The URL of the Redis to use, or None for the embedded one."""
@@ -379,7 +357,7 @@ def _redis_problems(settings: Settings) -> list[str]:
     if mode == "sentinel" and settings.redis_sentinel_master is None:
         problems.append("VESTIBULE_REDIS_SENTINEL_MASTER: needed with sentinel")
     if mode == "single":
-        if url and len(_redis_hosts(url)) > 1:
+        if url and len(redis_hosts(url)) > 1:
             problems.append("REDIS_URL: several hosts need VESTIBULE_REDIS_MODE")
     elif url is None:
         problems.append(f"VESTIBULE_REDIS_MODE: {mode} needs REDIS_URL")

@@ -3,19 +3,19 @@
 Knows bytes; not what they say.
 """
 
-from aiohttp import ClientResponse
+from collections.abc import AsyncIterable
 
 BYTES_MAX = 1_048_576  # a list of a thousand models is a tenth of it
 
 
-async def read_small(answer: ClientResponse) -> bytes:
-    """The whole body.
+async def read_small(pieces: AsyncIterable[bytes]) -> bytes:
+    """The whole body, put together.
 
     Raises:
         ValueError: it is larger than ``BYTES_MAX``.
     """
     parts, size = [], 0
-    async for part in answer.content.iter_any():
+    async for part in pieces:
         size += len(part)
         if size > BYTES_MAX:
             raise ValueError(f"the answer is larger than {BYTES_MAX} bytes")

@@ -145,6 +145,8 @@ def worker_view(worker: Worker) -> dict[str, Any]:
         "load": worker.load,
         "hardware": worker.hardware,
         "agent_info": worker.agent_info,
+        "instance_id": worker.instance_id,
+        "engine": worker.engine,
     }
 
 

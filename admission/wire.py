@@ -28,6 +28,8 @@ Megabytes = Annotated[int, Field(ge=0, le=2**53)]
 RequestCount = Annotated[int, Field(ge=0, le=1_000_000)]
 ClassName = Annotated[str, Field(pattern=f"^{PRIORITY_NAME.pattern}$")]
 Duration = Annotated[int, Field(ge=1, le=31_536_000)]
+Reason = Annotated[str, Field(max_length=1024)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PoolName = Annotated[str, Field(pattern=f"^{POOL_NAME.pattern}$")]
 UserId = Annotated[str, Field(pattern=f"^{USER_ID.pattern}$")]
 
@@ -129,7 +131,18 @@ _IN_MS = {
 class AgentInfo(Body):
     version: Name
     build_date: Name
-    checksum: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    checksum: Sha256
+
+
+class GpuLoad(Body):
+    """One card; null where it does not tell."""
+
+    uuid: Name | None = None
+    load: Annotated[float, Field(ge=0, le=1)] | None = None
+    memory_used_mb: Megabytes | None = None
+    memory_total_mb: Megabytes | None = None
+    temperature_c: Annotated[int, Field(ge=-100, le=1000)] | None = None
+    power_w: Annotated[float, Field(ge=0, le=100_000)] | None = None
 
 
 class Load(Body):
@@ -140,10 +153,15 @@ class Load(Body):
     gpu_memory_total_mb: Megabytes | None = None
     cpu_load: Annotated[float, Field(ge=0, le=1e6)] | None = None
     memory_used_mb: Megabytes | None = None
+    running: RequestCount | None = None  # in the model server, of those it took in
+    waiting: RequestCount | None = None
+    kv_cache_usage: Annotated[float, Field(ge=0, le=1)] | None = None
+    gpus: list[GpuLoad] = Field(default=[], max_length=64)
 
 
 class Gpu(Body):
     name: Name
+    uuid: Name | None = None
     memory_total_mb: Megabytes
 
 
@@ -155,6 +173,25 @@ class Hardware(Body):
     gpus: list[Gpu] = Field(default=[], max_length=64)
 
 
+class Crash(Body):
+    """How a model server ended that was to go on; ``lines``: its last, without prompts."""
+
+    at: Name
+    reason: Reason
+    exit_code: Annotated[int, Field(ge=-255, le=255)]  # below 0: the signal
+    lines: list[Annotated[str, Field(max_length=1024)]] = Field(default=[], max_length=50)
+
+
+class Engine(Body):
+    """How a worker's model server is; ``external``: not the agent's to start."""
+
+    state: Literal["external", "fetching", "starting", "serving", "crashed", "stopped"]
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None  # of the model that is fetched
+    version: Name | None = None
+    restarts: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    last_crash: Crash | None = None
+
+
 class WorkerBody(Body):
     """What a worker says of itself whenever it speaks."""
 
@@ -164,18 +201,27 @@ class WorkerBody(Body):
     slots: Annotated[int, Field(ge=1, le=100_000)] = 1
     agent_info: AgentInfo
     hardware: Hardware | None = None
+    instance_id: Name | None = None
 
 
 class RegisterBody(WorkerBody):
     url: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+$", max_length=512)]
+    fingerprint: Sha256 | None = None  # of its certificate, which is then the only one believed
+
+    @model_validator(mode="after")
+    def _pins_a_certificate(self) -> Self:
+        if self.fingerprint and not self.url.startswith("https:"):
+            raise ValueError("a fingerprint belongs to an https:// url")
+        return self
 
 
 class WorkerHeartbeatBody(WorkerBody):
     ready: bool
-    reason: Annotated[str, Field(max_length=1024)] | None = None
+    reason: Reason | None = None
     in_flight: RequestCount = 0
     queue_depth: RequestCount = 0
     load: Load | None = None
+    engine: Engine | None = None
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

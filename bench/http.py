@@ -22,7 +22,7 @@ from admission.domain import DEFAULT_POOL, PoolPolicy
 from admission.settings import Settings
 from admission.store.connection import open_redis
 from admission.store.redis_store import RedisStore
-from bench.gateway import until_answers
+from bench.processes import until_answers
 from bench.scripts import server
 from infra.service import serving, store_at
 from infra.stopping import stop_event

@@ -16,7 +16,9 @@ from infra.errors import CommandError
 COMMANDS = {
     "up": ("infra.up", "run everything on this machine"),
     "worker": ("infra.worker", "run vLLM and its agent on this machine"),
+    "image": ("infra.image", "show how a worker's image is built and run, by kind of machine"),
     "admission": ("infra.admission", "run REST and gateway alone, over a Redis of yours"),
+    "gateway": ("infra.gateway", "run the gateway alone, over the same Redis"),
     "scheduler": ("infra.scheduler", "run the clockwork alone, beside others"),
     "owui": ("infra.owui.command", "put the plugin into a running Open WebUI"),
 }

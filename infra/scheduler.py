@@ -6,7 +6,7 @@ import asyncio
 from admission import logs
 from admission.settings import Settings, SettingsError
 from infra import environment
-from infra.service import store_at
+from infra.service import accounts_of, store_at
 from infra.stopping import stop_event
 from scheduler import clockwork
 
@@ -35,6 +35,7 @@ async def _run(url: str, settings: Settings) -> None:
     stop = stop_event()
     async with (
         store_at(url, None, settings) as store,
-        clockwork.running(store, settings.upstreams),
+        accounts_of(store, settings) as accounts,
+        clockwork.running(store, settings.upstreams, settings.worker_agent_sha256, accounts),
     ):
         await stop.wait()

@@ -3,13 +3,18 @@
 Knows Redis' address and aiohttp's runner; the commands compose them with the rest.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from admission.app import create_app
+from admission import logs
+from admission.accounting.ledger import Ledger, LedgerUnavailable, UnfitLedger
+from admission.app import ROUTES, create_app
 from admission.bad_http import Runner
 from admission.clock import RedisClock
 from admission.domain import PoolPolicy
@@ -17,9 +22,13 @@ from admission.errors import StoreUnavailable
 from admission.settings import Settings
 from admission.store.connection import UnfitServer, check_server, open_redis
 from admission.store.redis_store import RedisStore
+from admission.store.usage_store import UsageStore
 from infra.errors import CommandError
+from scheduler.accounts import Accounts
 
 DRAIN_S = 5.0  # how long running answers may take after a stop was asked for
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -45,15 +54,62 @@ async def store_at(
             raise CommandError(f"no Redis answers at {where} ({error.__cause__})") from error
         except UnfitServer as error:
             raise CommandError(str(error)) from error
-        yield store
+        async with _usage(store, settings):
+            yield store
         await store.drained()
     finally:
         await redis.aclose()
 
 
 @asynccontextmanager
+async def _usage(store: RedisStore, settings: Settings) -> AsyncIterator[None]:
+    """The accounting in a Redis of its own, when the settings name one: should that be away, only
+    its records wait or are lost."""
+    if settings.accounting_redis_url is None:
+        store.usage.records_max = settings.accounting_limit
+        yield
+        return
+    redis = open_redis(settings.accounting_redis_url)
+    try:
+        try:
+            await check_server(redis)
+        except StoreUnavailable:
+            logs.event(log, "accounting_redis_away", logging.WARNING)
+        except UnfitServer as error:
+            raise CommandError(f"VESTIBULE_ACCOUNTING_REDIS_URL: {error}") from error
+        store.usage = UsageStore(redis, RedisClock(), settings.accounting_limit)
+        yield
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def accounts_of(store: RedisStore, settings: Settings) -> AsyncIterator[Accounts]:
+    """The accounting's way from Redis into SQL, for the ticks.
+
+    Raises:
+        CommandError: the database must not be used. One that does not answer is waited for.
+    """
+    try:
+        ledger = Ledger(settings.ledger_url())
+        await asyncio.to_thread(ledger.open)
+    except UnfitLedger as error:
+        raise CommandError(str(error)) from error
+    except LedgerUnavailable as error:
+        logs.event(log, "ledger_away", logging.WARNING, why=error)
+    try:
+        yield Accounts(store.usage, ledger, settings.accounting_retention)
+    finally:
+        ledger.close()
+
+
+@asynccontextmanager
 async def serving(
-    store: RedisStore, settings: Settings, *, share_port: bool = False
+    store: RedisStore,
+    settings: Settings,
+    routes: Sequence[web.RouteTableDef] = ROUTES,
+    *,
+    share_port: bool = False,
 ) -> AsyncIterator[web.Application]:
     """The service listens on its host and port while this is open.
 
@@ -65,7 +121,7 @@ async def serving(
     """
     # A caller who goes away cancels the handler, and with it the worker's answer.
     runner = Runner(
-        await create_app(settings, store),
+        await create_app(settings, store, served=routes),
         handler_cancellation=True,
         shutdown_timeout=DRAIN_S,
         access_log=None,
@@ -78,6 +134,8 @@ async def serving(
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise CommandError(f"cannot listen on {where}: {error.strerror}") from error
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection needs to look at it again
         yield runner.app
     finally:
         await runner.cleanup()

@@ -10,6 +10,8 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import uvloop
+
 from admission import background, logs
 from admission.directory import REFRESH_S, Directory
 from admission.keys import DIRECTORY
@@ -19,7 +21,7 @@ from infra import demo_model, embedded, environment, reload, worker
 from infra.addresses import callable_url, check_free, free_port, reserved
 from infra.admission import allow_many_connections, several, with_keys
 from infra.children import Children
-from infra.service import serving, store_at
+from infra.service import accounts_of, serving, store_at
 from infra.state import KEY_NAMES, StateFolder, kept_key
 from infra.stopping import stop_event
 from scheduler import clockwork
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     logs.configure()
     os.umask(0o077)  # what is written from here on is its owner's alone
     allow_many_connections()
-    asyncio.run(_up(settings))
+    uvloop.run(_up(settings))
     return 0
 
 
@@ -72,7 +74,9 @@ async def _up(settings: Settings) -> None:
         directory = await _serve(stack, store, settings, url)
         # Before the service stops, so that the worker can say that it goes.
         stack.push_async_callback(children.stop, "worker", "demo-model")
-        await stack.enter_async_context(clockwork.running(store, settings.upstreams))
+        accounts = await stack.enter_async_context(accounts_of(store, settings))
+        ticks = clockwork.running(store, settings.upstreams, settings.worker_agent_sha256, accounts)
+        await stack.enter_async_context(ticks)
         lag_s = REFRESH_S if settings.processes > 1 else 0.0  # the others know of it a little later
         ready = asyncio.create_task(_first_worker(directory, lag_s))
         stopped = asyncio.create_task(stop.wait())

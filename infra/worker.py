@@ -1,13 +1,15 @@
-"""``vestibule worker``: vLLM and its agent as one thing, in the foreground, until it is stopped.
+"""``vestibule worker``: the agent, which runs vLLM, in the foreground, until it is stopped.
 
-Knows how the two are started, watched and stopped; not what the agent and admission say.
+Knows how the agent is started, watched and stopped; not how it runs vLLM, nor what it and admission
+say.
 """
 
 import argparse
 import asyncio
 import contextlib
 import os
-import secrets
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from yarl import URL
 
 from admission.settings import Settings, SettingsError
 from infra import environment
-from infra.addresses import callable_url, check_free, free_port
+from infra.addresses import callable_url, check_free
 from infra.errors import CommandError
 from infra.state import kept_key
 from infra.stopping import stop_event
@@ -29,8 +32,8 @@ from worker_image import agent
 
 LOOK_S = 0.3  # how often the agent is asked how far it is
 STILL_STARTING_S = 30.0  # a large model loads for minutes: say now and then that it goes on
-VLLM_STOP_S = 20.0  # vLLM aborts what runs at SIGTERM (`--shutdown-timeout 0`), so it is quick
-AGENT_STOP_S = 5.0  # on top of the time the agent gives the running requests
+# On top of the time the agent gives the running requests: it tells admission and ends vLLM.
+AGENT_STOP_S = 5.0 + agent.ENGINE_DRAIN_S + agent.ENGINE_STOP_S
 TAIL_LINES = 12
 
 
@@ -69,14 +72,16 @@ def demo_command(*, port: int) -> list[str]:
 def configure(parser: argparse.ArgumentParser) -> None:
     """The words of ``vestibule worker``."""
     parser.description = (
-        "Start `vllm serve` on a free loopback port and the worker agent in front of it, in the"
+        "Start the worker agent, which starts `vllm serve` on a free loopback port, in the"
         " foreground. The agent's settings may also come from the environment: see"
         " `python -m worker_image.agent --help`."
     )
     parser.epilog = (
         "Words after `--` go to `vllm serve`: vestibule worker --model DIR -- --dtype auto"
     )
-    parser.add_argument("--model", required=True, help="folder or name of the model to serve")
+    parser.add_argument(
+        "--model", help="folder, hub's name or addresses of the model to serve (VESTIBULE_MODEL)"
+    )
     parser.add_argument("--served-model-name", help="the name users see (the model's own)")
     parser.add_argument("--admission-url", help="the admission service (http://127.0.0.1:8600)")
     parser.add_argument(
@@ -95,7 +100,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM: 0."""
-    asyncio.run(Pair(make_plan(args)).run())
+    asyncio.run(Running(make_plan(args)).run())
     return 0
 
 
@@ -104,28 +109,29 @@ class Plan:
     """Everything that is known before anything is started."""
 
     settings: agent.Settings
-    model: str
-    vllm: Sequence[str]
-    vllm_environment: Mapping[str, str]
     agent: Sequence[str]
     agent_environment: Mapping[str, str]
 
-    def log_file(self, name: str) -> Path:
-        """Where a child writes."""
-        return self.settings.state_file.with_suffix(f".{name}.log")
+    @property
+    def log_file(self) -> Path:
+        """Where the agent writes, vLLM's lines among its own."""
+        return self.settings.state_file.with_suffix(".log")
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
     """Decide and check. Raises `CommandError` and `SettingsError`."""
     ours, environ = environment.settings(), os.environ
-    vllm_url = f"http://127.0.0.1:{free_port()}"
-    key = environ.get("VESTIBULE_VLLM_KEY") or secrets.token_urlsafe(32)
+    named = ["--served-model-name", args.served_model_name] if args.served_model_name else []
+    if not (model := args.model or environ.get("VESTIBULE_MODEL")):
+        raise CommandError("which model? --model, or VESTIBULE_MODEL for an address with a secret")
     theirs = {
         **environ,
-        "VESTIBULE_VLLM_URL": vllm_url,
-        "VESTIBULE_VLLM_KEY": key,
+        "VESTIBULE_MODEL": model,
+        "VESTIBULE_VLLM": str(_executable(args.vllm)),
         "VESTIBULE_WORKER_TOKEN": _worker_token(args.worker_token_file, ours),
     }
+    if words := [*args.vllm_arguments, *named]:
+        theirs["VESTIBULE_VLLM_ARGUMENTS"] = shlex.join(words)
     flags = []
     for name in ("admission_url", "host", "port", "slots", "pool"):
         if (value := getattr(args, name)) is not None:
@@ -134,33 +140,14 @@ def make_plan(args: argparse.Namespace) -> Plan:
         settings = agent.read_settings(flags, theirs)
     except agent.SettingsError as error:
         raise SettingsError(str(error)) from error
-    executable = _executable(args.vllm)
-    _check_model(args.model)
+    _check_model(model)
     check_free(settings.host, settings.port)
     _make_folder(settings.state_file.parent)
     return Plan(
         settings=settings,
-        model=args.model,
-        vllm=_vllm_command(executable, args, vllm_url.rpartition(":")[2]),
-        vllm_environment=_vllm_environment(executable, environ, key),
         agent=[sys.executable, str(Path(agent.__file__)), *flags],
-        agent_environment=theirs,
+        agent_environment={**theirs, "VESTIBULE_WORKER_ID": settings.worker_id},
     )
-
-
-def _vllm_command(executable: Path, args: argparse.Namespace, port: str) -> list[str]:
-    named = ["--served-model-name", args.served_model_name] if args.served_model_name else []
-    # Ours come last, and win: only the agent may be reached from outside. The agent looks every
-    # second, which would fill the log with access lines.
-    ours = ["--disable-uvicorn-access-log", "--host", "127.0.0.1", "--port", port]
-    return [str(executable), "serve", args.model, *args.vllm_arguments, *named, *ours]
-
-
-def _vllm_environment(executable: Path, environ: Mapping[str, str], key: str) -> dict[str, str]:
-    """Without our keys, with the tools of its own virtual environment, behind a key of its own."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("VESTIBULE_")}
-    path = f"{executable.parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
-    return {**kept, "PATH": path, "VLLM_API_KEY": key}
 
 
 def _worker_token(file: Path | None, ours: Settings) -> str:
@@ -239,35 +226,32 @@ class Child:
         return self.log_file.read_text(errors="replace").splitlines()[-TAIL_LINES:]
 
 
-class Pair:
-    """vLLM and its agent: both run, or neither."""
+class Running:
+    """The agent at work, and what is told of it."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._vllm = Child("vLLM", plan.log_file("vllm"))
-        self._agent = Child("the agent", plan.log_file("agent"))
+        self._agent = Child("the agent", plan.log_file)
 
     async def run(self) -> None:
-        """Until it is stopped. Raises `CommandError` when one of the two dies."""
-        stop = stop_event()
+        """Until it is stopped. Raises `CommandError` when the agent dies, or vLLM does not start.
+
+        A vLLM that has served and then crashes is started again by the agent.
+        """
+        stop, death = stop_event(), ""
         try:
-            # The agent is there first: a token that is refused is known in a second, a model
-            # that does not load in minutes.
             await self._agent.start(self._plan.agent, self._plan.agent_environment)
-            await self._vllm.start(self._plan.vllm, self._plan.vllm_environment)
-            _say(f"vLLM starts with {self._plan.model} (log: {self._vllm.log_file})")
+            _say(f"vLLM starts with {self._plan.settings.model} (log: {self._plan.log_file})")
             death = await self._watch(stop)
         finally:
             _say("stopping")
             await self._agent.stop(self._plan.settings.drain_timeout_s + AGENT_STOP_S)
-            await self._vllm.stop(VLLM_STOP_S)
         if death:
-            raise CommandError(death)
+            raise CommandError(f"{death} (log: {self._plan.log_file})")
 
     async def _watch(self, stop: asyncio.Event) -> str:
-        """Wait for the end: why one of the two died, or "" when we were asked to stop."""
-        asked, progress = stop.wait(), Progress(self._plan.settings).tell()
-        waiting = (asked, progress, self._agent.ended(), self._vllm.ended())
+        """Wait for the end: why it ended, or "" when we were asked to stop."""
+        waiting = (stop.wait(), Progress(self._plan.settings).tell(), self._agent.ended())
         tasks = [asyncio.create_task(one) for one in waiting]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -279,17 +263,17 @@ class Pair:
             task.result()
         if stop.is_set():
             return ""
-        return self._agent_death() if tasks[2] in done else self._vllm_death()
+        return self._agent_death() if tasks[2] in done else self._vllm_death(tasks[1].result())
 
     def _agent_death(self) -> str:
         said = [line for line in self._agent.last_lines() if line.startswith("agent: ")]
-        text = said[-1].removeprefix("agent: ") if said else self._agent.obituary()
-        return f"{text} (log: {self._agent.log_file})"
+        return said[-1].removeprefix("agent: ") if said else self._agent.obituary()
 
-    def _vllm_death(self) -> str:
-        for line in self._vllm.last_lines():
-            print(f"  | {line}", file=sys.stderr)
-        return f"{self._vllm.obituary()} (log: {self._vllm.log_file})"
+    def _vllm_death(self, reason: object) -> str:
+        for line in self._agent.last_lines():
+            if found := re.match(r"\S+ \S+ [A-Z]+ vllm (.*)", line):
+                print(f"  | {found[1]}", file=sys.stderr)
+        return str(reason)
 
 
 class Progress:
@@ -300,15 +284,23 @@ class Progress:
         self._began = time.monotonic()
         self._said: dict[str, str] = {}
 
-    async def tell(self) -> None:
-        """Never ends by itself."""
-        url = f"{callable_url(self._settings.host, self._settings.port)}/readyz"
+    async def tell(self) -> str:
+        """Ends when vLLM has ended before it ever served: with the reason."""
+        base = URL(callable_url(self._settings.host, self._settings.port))
+        base = base.with_scheme("https") if self._settings.with_tls else base
         timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        # Its certificate is its own, and the way to it does not leave this machine.
+        connector = aiohttp.TCPConnector(ssl=False)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
             while True:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    async with session.get(url) as answer:
-                        self._compare(await answer.json())
+                    async with session.get(base / "info") as answer:
+                        state = (await answer.json())["vllm_state"]
+                    async with session.get(base / "readyz") as answer:
+                        seen = await answer.json()
+                    self._compare(seen)
+                    if state == "crashed" and "models" not in self._said:
+                        return str(seen["reason"]).partition("; next start")[0]
                 await asyncio.sleep(LOOK_S)
 
     def _compare(self, seen: Mapping[str, object]) -> None:
@@ -323,6 +315,8 @@ class Progress:
         elif "models" in self._said:
             self._say("state", f"not ready: {seen['reason'] or 'not registered'}")
         else:
+            if "fetched" in str(seen["reason"]):
+                self._say("fetched", str(seen["reason"]))
             waited = int((time.monotonic() - self._began) / STILL_STARTING_S) * STILL_STARTING_S
             self._say("waited", f"vLLM is still starting ({waited:.0f} s)" if waited else "")
 

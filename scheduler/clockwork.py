@@ -3,6 +3,7 @@
 Any number of clockworks may run over one Redis: each tick is one atomic script.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,23 +13,35 @@ from aiohttp import ClientSession
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from admission import logs
+from admission.accounting.ledger import LedgerUnavailable, UnfitLedger
 from admission.errors import StoreUnavailable
 from admission.settings import Upstream
 from admission.store.redis_store import RedisStore
-from scheduler.probe import probe_tick
+from scheduler.accounts import Accounts
+from scheduler.probe import agents_tick, probe_tick
 from scheduler.ticks import announce_tick, expire_tick, workers_tick
 
 TICK_S = 1.0  # a tick runs at the next deadline, at latest every second (DESIGN section 4)
 AT_ONCE_MS = 10
 WORKERS_S = 5.0
 PROBE_S = 5.0
+AGENTS_S = 10.0
+PRUNE_S = 600.0
+
+Duty = tuple[Callable[[], Awaitable[None]], float]  # what is done, every so many seconds
 
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def running(store: RedisStore, upstreams: Sequence[Upstream]) -> AsyncIterator[None]:
-    """The ticks run while this is open."""
+async def running(
+    store: RedisStore,
+    upstreams: Sequence[Upstream],
+    agent_sha256: str | None = None,
+    accounts: Accounts | None = None,
+) -> AsyncIterator[None]:
+    """The ticks run while this is open. ``agent_sha256``: the only agent file to use. Without
+    ``accounts`` what was used stays in Redis."""
     scheduler = AsyncIOScheduler(timezone=UTC)
     async with ClientSession() as session:
 
@@ -48,29 +61,39 @@ async def running(store: RedisStore, upstreams: Sequence[Upstream]) -> AsyncIter
         async def probe() -> None:
             await probe_tick(store, upstreams, session)
 
-        duties: list[tuple[Callable[[], Awaitable[None]], float]] = [
+        async def agents() -> None:
+            await agents_tick(store, agent_sha256, session)
+
+        duties: list[Duty] = [
             (expire, TICK_S),
             (announce, TICK_S),
             (workers, WORKERS_S),
+            (agents, AGENTS_S),
         ]
+        if accounts:
+            duties += [(accounts.drain, TICK_S), (accounts.prune, PRUNE_S)]
         if upstreams:
             duties.append((probe, PROBE_S))
-        for duty, seconds in duties:
-            scheduler.add_job(
-                _guarded(duty),
-                "interval",
-                id=duty.__name__,
-                seconds=seconds,
-                next_run_time=datetime.now(UTC),
-                coalesce=True,
-                max_instances=1,
-                misfire_grace_time=None,
-            )
+        _add(scheduler, duties)
         scheduler.start()
         try:
             yield
         finally:
             scheduler.shutdown(wait=False)
+
+
+def _add(scheduler: AsyncIOScheduler, duties: list[Duty]) -> None:
+    for duty, seconds in duties:
+        scheduler.add_job(
+            _guarded(duty),
+            "interval",
+            id=duty.__name__,
+            seconds=seconds,
+            next_run_time=datetime.now(UTC),
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
 
 
 def _guarded(duty: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
@@ -79,8 +102,12 @@ def _guarded(duty: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None
     async def run() -> None:
         try:
             await duty()
+        except asyncio.CancelledError:
+            return  # the clockwork stops; APScheduler would log it as a failure
         except StoreUnavailable:
             logs.event(log, "tick_without_store", logging.WARNING, tick=duty.__name__)
+        except (LedgerUnavailable, UnfitLedger) as error:
+            logs.event(log, "tick_without_ledger", logging.WARNING, tick=duty.__name__, why=error)
         except Exception:  # noqa: BLE001 - the outermost place of a tick
             log.exception("tick_failed tick=%s", duty.__name__)
 

@@ -1,4 +1,6 @@
-"""Asks static upstreams whether they live: they have no agent to report for them."""
+"""Asks static upstreams whether they live, as they have no agent to report for them, and agents
+which file they run, as a report could come from another.
+"""
 
 import asyncio
 import hashlib
@@ -7,15 +9,17 @@ import logging
 import re
 from collections.abc import Sequence
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp import ClientError, ClientSession, ClientTimeout, ServerFingerprintMismatch
 
 from admission import logs
-from admission.domain import DEFAULT_POOL, WorkerReport
+from admission.domain import DEFAULT_POOL, Worker, WorkerReport
 from admission.settings import Upstream
 from admission.small_answer import read_small
 from admission.store.redis_store import RedisStore
+from admission.worker_tls import ssl_of
 
 PROBE_TIMEOUT_S = 3.0
+AGENTS_AT_ONCE = 32
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +63,53 @@ async def _probe(upstream: Upstream, session: ClientSession) -> tuple[tuple[str,
         ) as answer:
             if answer.status != 200:
                 return (), f"/v1/models answers {answer.status}"
-            listed = json.loads(await read_small(answer))
+            listed = json.loads(await read_small(answer.content.iter_any()))
             return tuple(str(model["id"]) for model in listed["data"]), None
     except (ClientError, TimeoutError, OSError) as error:
         return (), f"/v1/models does not answer: {type(error).__name__}"
     except (ValueError, RecursionError, KeyError, TypeError):
         return (), "/v1/models gives no list of models"
+
+
+async def agents_tick(store: RedisStore, wanted: str | None, session: ClientSession) -> None:
+    """Keep agents out that run another file than the operator's (``WORKER_AGENT_SHA256``).
+
+    Each is asked at the address where requests would go. One that does not answer is left as it is:
+    its heartbeats tell of that, and they are younger. ``wanted``: 64 hex digits; None for any.
+    """
+    room = asyncio.Semaphore(AGENTS_AT_ONCE)
+
+    async def judge(worker: Worker) -> None:
+        async with room:
+            verdict = await _verdict(worker, wanted, session) if wanted else ""
+        if verdict is None or verdict == worker.verdict:
+            return
+        if await store.judge_worker(worker.pool, worker.worker_id, verdict):
+            level = logging.WARNING if verdict else logging.INFO
+            logs.event(log, "agent", level, worker_id=worker.worker_id, verdict=verdict or "good")
+
+    for pool in await store.pools():
+        agents = [w for w in await store.workers(pool) if w.kind == "agent" and not w.revoked]
+        await asyncio.gather(*(judge(worker) for worker in agents))
+
+
+async def _verdict(worker: Worker, wanted: str, session: ClientSession) -> str | None:
+    """What speaks against the worker, "" for nothing; None when it does not tell."""
+    try:
+        async with session.get(
+            f"{worker.url}/info",
+            timeout=ClientTimeout(total=PROBE_TIMEOUT_S),
+            allow_redirects=False,
+            ssl=ssl_of(worker),
+        ) as answer:
+            if answer.status != 200:
+                return None
+            said = json.loads(await read_small(answer.content.iter_any()))
+            checksum, name = str(said["agent_checksum"]), said.get("worker_id", worker.worker_id)
+    except ServerFingerprintMismatch:
+        return "/info answers with another certificate"
+    except (ClientError, TimeoutError, OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    if name != worker.worker_id:
+        return "/info answers as another worker"
+    return "" if checksum == wanted else f"agent checksum at /info is {checksum[:64]}, not {wanted}"

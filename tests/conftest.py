@@ -1,13 +1,15 @@
 """What the fast tests share: one real Valkey, one clock that the test owns, the real service."""
 
+import asyncio
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvloop
 from aiohttp import ClientSession, web
 from pydantic import SecretStr
 from redis import Redis as BlockingRedis
@@ -26,6 +28,11 @@ from infra.state import StateFolder
 from scheduler import ticks
 
 DEADLINE_S = 10.0
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop that the service runs on; its transports are none of asyncio's classes."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
@@ -120,9 +127,9 @@ def service_settings(**changes: str) -> Settings:
 
 
 @pytest.fixture
-async def service(redis: Redis, clock: ManualClock) -> AsyncIterator[Service]:
+async def service(redis: Redis, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Service]:
     """The service with capacity 1; it grants without a worker."""
-    settings = service_settings()
+    settings = service_settings(VESTIBULE_STATE_DIR=str(tmp_path))
     policy = settings.pool_policy(needs_worker=False)
     app = await create_app(settings, RedisStore(redis, clock, policy))
     runner = Runner(app, handler_cancellation=True, shutdown_timeout=1.0, access_log=None)

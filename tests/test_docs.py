@@ -46,8 +46,8 @@ def test_the_table_of_the_agents_settings_is_the_code() -> None:
 
 def test_every_make_target_of_the_readme_exists() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    targets = set(re.findall(r"^  make (\w+)", shown.stdout, re.MULTILINE))
-    named = re.findall(r"(?:`|^|[A-Z]=\S+ )make ([a-z0-9]+)", README, re.MULTILINE)
+    targets = set(re.findall(r"^  make ([\w-]+)", shown.stdout, re.MULTILINE))
+    named = re.findall(r"(?:`|^|[A-Z]=\S+ )make ([a-z0-9-]+)", README, re.MULTILINE)
     assert set(named) <= targets
     assert {"run", "dev", "setup", "test", "e2e", "bench", "lint", "format"} <= targets
 

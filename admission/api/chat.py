@@ -15,6 +15,8 @@ from aiohttp import web
 from pydantic import Field
 
 from admission import wire
+from admission.accounting.bill import Bill
+from admission.accounting.record import Record
 from admission.api import access
 from admission.auth import Caller, Kind
 from admission.conversation import Thread
@@ -22,7 +24,6 @@ from admission.domain import Ticket
 from admission.errors import (
     AdmissionError,
     BadInput,
-    Busy,
     NotFound,
     NoWorker,
     StoreUnavailable,
@@ -30,8 +31,9 @@ from admission.errors import (
 from admission.gateway import turn
 from admission.gateway.ask import End, Piece, Sources, Token, ask
 from admission.gateway.event_stream import EventStream
+from admission.gateway.gate import turn_over
 from admission.gateway.place import Place
-from admission.keys import DIRECTORY, GATEKEEPER, SETTINGS, STORE, THREADS
+from admission.keys import ALLOWANCES, DIRECTORY, GATEKEEPER, JOURNAL, THREADS, TURNS
 from admission.news import PING_S
 from admission.pages.words import choose, words
 from admission.store.thread_store import THREAD_BYTES_MAX
@@ -135,7 +137,8 @@ class _Chat:
     def __init__(
         self, request: web.Request, who: Caller, user: str, model: str, memory: _Memory
     ) -> None:
-        self._request, self._user, self._model, self._memory = request, user, model, memory
+        self._request, self._who, self._user = request, who, user
+        self._model, self._memory = model, memory
         self._pool = request.app[DIRECTORY].pool_of(model) or ""
         self._message = uuid.uuid4().hex  # its name in the queue and to the gateway
         self._place = Place(request, who, self._pool, user, client=self._message)
@@ -144,10 +147,23 @@ class _Chat:
         self._words = words(choose(request.query.get("lang"), accepted))
 
     async def run(self, message: str) -> web.StreamResponse:
+        app = self._request.app
+        with await app[ALLOWANCES].take(self._who, self._user) as grant:
+            record = Record(
+                user=self._user,
+                key=self._who.key or "",
+                project=self._who.project or "",
+                model=self._model,
+                pool=self._pool,
+            )
+            with Bill(app[JOURNAL], grant, record) as bill:
+                return await self._run(message, bill)
+
+    async def _run(self, message: str, bill: Bill) -> web.StreamResponse:
         try:
             async with self._place:
                 await self._place.take(self._tell)
-                answer, reason = await self._answer(self._memory.conversation(message))
+                answer, reason = await self._answer(self._memory.conversation(message), bill)
                 saved = await self._memory.keep(message, answer)
             thread = self._memory.thread
             await self._send("done", thread=thread, saved=saved, finish_reason=reason)
@@ -167,22 +183,21 @@ class _Chat:
     async def _send(self, kind: str, **fields: Any) -> None:
         await self._out.write(f"data: {json.dumps({'type': kind, **fields})}\n\n".encode())
 
-    async def _answer(self, conversation: list[dict[str, str]]) -> tuple[str, str | None]:
+    async def _answer(
+        self, conversation: list[dict[str, str]], bill: Bill
+    ) -> tuple[str, str | None]:
         """Stream the pieces; the answer, cut above what a thread may hold, and why it ended."""
-        concurrency = self._request.app[SETTINGS].session_concurrency
+        turns = self._request.app[TURNS]
+        bill.begin()
+        belongs_to = f"{self._user} {self._memory.thread}"
         parts: list[str] = []
         size = 0
         try:
             async with (
-                turn.hold(
-                    self._request.app[STORE],
-                    self._pool,
-                    self._user,
-                    message=self._message,
-                    concurrency=concurrency,
-                    ticket=self._place.ticket,
+                turns.hold(
+                    self._pool, self._user, message=self._message, ticket=self._place.ticket
                 ),
-                aclosing(ask(self._request, self._model, conversation)) as pieces,
+                aclosing(ask(self._request, self._model, conversation, bill, belongs_to)) as pieces,
             ):
                 while True:
                     match await self._piece(pieces):
@@ -196,7 +211,7 @@ class _Chat:
                         case End(reason):
                             return "".join(parts), reason
         except turn.TurnLost:
-            raise Busy("Your session ended before the answer did.", code="session_over") from None
+            raise turn_over(self._request, self._pool, self._user) from None
 
     async def _piece(self, pieces: AsyncGenerator[Piece, None]) -> Piece:
         """The next piece; pings while the model is silent."""

@@ -1,4 +1,4 @@
-"""Keys, projects, priorities and signing keys, for admins; the public key set, for everybody."""
+"""Keys, priorities and signing keys, for admins; the public key set, for everybody."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from admission import views, wire
 from admission.api import access
 from admission.auth import Keyring, Kind
-from admission.auth.keyring import PROJECT_ID, ApiKey, Project
+from admission.auth.keyring import PROJECT_ID, ApiKey
 from admission.errors import BadInput, Conflict, NotFound
 from admission.keys import GATEKEEPER, SETTINGS
 from admission.signing import SigningKey
@@ -35,10 +35,6 @@ class KeyBody(wire.Body):
         if (self.kind == "user") != (self.user is not None):
             raise ValueError("user: a key of kind user names one, no other key does")
         return self
-
-
-class ProjectBody(wire.Body):
-    label: Label = ""
 
 
 class UserPriorityBody(wire.Body):
@@ -91,44 +87,6 @@ async def withdraw(request: web.Request) -> web.Response:
     keyring, identity = _keyring(request), request.match_info["id"]
     if not await keyring.withdraw(identity):
         raise NotFound(f"id: there is no key {identity!r}", field="id")
-    return web.json_response({"id": identity, "deleted": True})
-
-
-@routes.get("/admin/projects")
-async def projects(request: web.Request) -> web.Response:
-    keyring = _keyring(request)
-    await keyring.refresh()
-    kept = sorted(keyring.projects.values(), key=lambda project: project.id)
-    return web.json_response({"projects": [_project_view(project) for project in kept]})
-
-
-@routes.get("/admin/projects/{id}")
-async def project(request: web.Request) -> web.Response:
-    keyring, identity = _keyring(request), request.match_info["id"]
-    await keyring.refresh()
-    if identity not in keyring.projects:
-        raise _no_project(identity)
-    return web.json_response(_project_view(keyring.projects[identity]))
-
-
-@routes.put("/admin/projects/{id}")
-async def keep_project(request: web.Request) -> web.Response:
-    keyring = _keyring(request)
-    identity = request.match_info["id"]
-    if not PROJECT_ID.fullmatch(identity):
-        raise BadInput("id: 1 to 64 characters of a-z 0-9 -", field="id")
-    body = await wire.read_body(request, ProjectBody)
-    return web.json_response(_project_view(await keyring.keep_project(identity, body.label)))
-
-
-@routes.delete("/admin/projects/{id}")
-async def drop_project(request: web.Request) -> web.Response:
-    keyring, identity = _keyring(request), request.match_info["id"]
-    await keyring.refresh()
-    if any(key.project == identity for key in keyring.keys.values()):
-        raise Conflict("id: keys of this project exist; delete them first", field="id")
-    if not await keyring.drop_project(identity):
-        raise _no_project(identity)
     return web.json_response({"id": identity, "deleted": True})
 
 
@@ -203,10 +161,6 @@ def _not_a_setting(request: web.Request) -> None:
         )
 
 
-def _no_project(identity: str) -> NotFound:
-    return NotFound(f"id: there is no project {identity!r}", field="id")
-
-
 def _key_view(key: ApiKey) -> dict[str, Any]:
     """What a key is; never its text or its hash."""
     return {
@@ -218,14 +172,6 @@ def _key_view(key: ApiKey) -> dict[str, Any]:
         "priority": key.priority,
         "created_at": views.iso(key.created_ms),
         "expires_at": views.iso(key.expires_ms),
-    }
-
-
-def _project_view(project: Project) -> dict[str, Any]:
-    return {
-        "id": project.id,
-        "label": project.label,
-        "created_at": views.iso(project.created_ms),
     }
 
 

@@ -56,7 +56,7 @@ def bound(request: web.Request) -> asyncio.WriteTransport:
         ConnectionResetError: it is gone.
     """
     transport = request.transport
-    if not isinstance(transport, asyncio.WriteTransport):
+    if transport is None:
         raise ConnectionResetError("the client is gone")
     transport.set_write_buffer_limits(high=0)
     raw = transport.get_extra_info("socket")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+from dataclasses import asdict
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +16,9 @@ from admission.auth import Kind, bearer, hash_key
 from admission.domain import WorkerReport
 from admission.errors import BadInput, Conflict, Forbidden, NotFound, Unauthorized
 from admission.keys import DIRECTORY, SETTINGS, STORE, UPSTREAM
-from admission.outcomes import Foreign, Reported, Unknown
+from admission.outcomes import Foreign, Reported, Revoked, Unknown
 from admission.small_answer import read_small
+from admission.worker_tls import pinned
 
 HEARTBEAT_INTERVAL_S = 5  # at most 10 s (DESIGN section 9); a report is good for 30 s
 INFO_TIMEOUT_S = 5.0
@@ -46,6 +48,8 @@ async def register(request: web.Request) -> web.Response:
         identity={
             "url": body.url,
             "kind": "agent",
+            "fingerprint": body.fingerprint,
+            "instance_id": body.instance_id,
             "upstream_key": upstream_key,
             "models": body.models,
             "hardware": body.hardware.model_dump() if body.hardware else None,
@@ -55,6 +59,8 @@ async def register(request: web.Request) -> web.Response:
         token_hash=hash_key(token),
         presented_hash=presented,
     )
+    if isinstance(registered, Revoked):
+        raise _revoked()
     if not registered:  # another was faster
         raise _taken()
     return web.json_response(
@@ -85,15 +91,19 @@ async def heartbeat(request: web.Request) -> web.Response:
         load=body.load.model_dump() if body.load else None,
         hardware=body.hardware.model_dump() if body.hardware else None,
         agent_info=body.agent_info.model_dump(),
+        instance_id=body.instance_id,
+        engine=body.engine.model_dump() if body.engine else None,
     )
     outcome = await request.app[STORE].report_worker(
         body.pool, body.worker_id, report, token_hash=hash_key(key)
     )
     match outcome:
-        case Reported(is_ready, why, draining):
-            return web.json_response({"ready": is_ready, "reason": why, "draining": draining})
+        case Reported():
+            return web.json_response(asdict(outcome))
         case Unknown():
             raise _no_worker(body.worker_id)
+        case Revoked():
+            raise _revoked()
         case Foreign():
             raise Forbidden("This is not that worker's own token.")
 
@@ -117,6 +127,33 @@ async def release(request: web.Request) -> web.Response:
         raise _no_worker(worker)
     await request.app[DIRECTORY].refresh()
     return web.json_response({"worker_id": worker, "released": True})
+
+
+@routes.post("/admin/workers/{worker_id}/rotate")
+async def rotate(request: web.Request) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    worker = request.match_info["worker_id"]
+    match await request.app[STORE].rotate_worker(access.pool_for(request), worker):
+        case Unknown():
+            raise _no_worker(worker)
+        case Foreign():
+            raise Conflict(
+                f"worker_id: {worker} is a static upstream, which has no secrets of ours",
+                code="static_worker",
+                field="worker_id",
+            )
+        case _:
+            return web.json_response({"worker_id": worker, "rotating": True})
+
+
+@routes.delete("/admin/workers/{worker_id}")
+async def revoke(request: web.Request) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    worker = request.match_info["worker_id"]
+    if not await request.app[STORE].revoke_worker(access.pool_for(request), worker):
+        raise _no_worker(worker)
+    await request.app[DIRECTORY].refresh()
+    return web.json_response({"worker_id": worker, "revoked": True})
 
 
 @routes.get("/admin/workers")
@@ -161,12 +198,18 @@ async def _check_holder(
     Raises:
         Unauthorized: not the own token of the worker it names.
         Conflict: that worker exists, and the shared token is not its own.
+        Forbidden: an admin revoked it.
     """
     workers = await request.app[STORE].workers(body.pool)
     holder = next((w for w in workers if w.worker_id == body.worker_id), None)
-    if is_token and (holder is None or holder.token_hash != presented):
+    own = holder is not None and presented in holder.token_hashes
+    if is_token and not own:
         raise Unauthorized("Nobody knows this key.")
-    if holder is not None and holder.token_hash != presented:
+    if holder is None or own:
+        return
+    if holder.revoked:
+        raise _revoked()
+    if holder.claimed:
         raise _taken()
 
 
@@ -176,6 +219,10 @@ def _taken() -> Conflict:
         code="worker_taken",
         field="worker_id",
     )
+
+
+def _revoked() -> Forbidden:
+    return Forbidden("An admin revoked this worker.", code="worker_revoked")
 
 
 async def _check_address(request: web.Request, url: str) -> None:
@@ -199,19 +246,25 @@ async def _check_info(request: web.Request, body: wire.RegisterBody) -> None:
     """The address must answer ``/info`` as that agent, or somebody else listens there.
 
     Raises:
-        BadInput: names the address or the checksum.
+        BadInput: names the address, the checksum or the worker's id.
     """
     try:
         async with request.app[UPSTREAM].get(
-            f"{body.url}/info", timeout=ClientTimeout(total=INFO_TIMEOUT_S), allow_redirects=False
+            f"{body.url}/info",
+            timeout=ClientTimeout(total=INFO_TIMEOUT_S),
+            allow_redirects=False,
+            ssl=pinned(body.fingerprint),
         ) as answer:
-            checksum = json.loads(await read_small(answer))["agent_checksum"]
+            said = json.loads(await read_small(answer.content.iter_any()))
+            checksum, name = said["agent_checksum"], said.get("worker_id", body.worker_id)
     except _NO_AGENT as error:
         raise BadInput(f"url: {body.url}/info gives no agent's answer", field="url") from error
     if checksum != body.agent_info.checksum:
         raise BadInput(
             f"agent_info.checksum: {body.url}/info says {checksum}", field="agent_info.checksum"
         )
+    if name != body.worker_id:  # an address copied from another worker's settings, for one
+        raise BadInput(f"worker_id: {body.url}/info says {name}", field="worker_id")
 
 
 def _no_worker(worker: str) -> NotFound:

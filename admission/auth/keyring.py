@@ -1,4 +1,4 @@
-"""This process's copy of who may call: API keys, projects, priorities, signing keys.
+"""This process's copy of who may call: API keys, projects, priorities, limits, signing keys.
 
 A request is checked against the copy alone, so it costs no round trip, and while Redis is away
 every known key goes on. The copy is renewed four times a second: a deleted key stops everywhere
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from admission.accounting.limits import Limits, row_of
 from admission.auth.callers import Caller, Kind, hash_key
 from admission.auth.tokens import Tokens
 from admission.errors import StoreUnavailable
@@ -54,6 +55,7 @@ class Project:
 
 _KEY = msgspec.json.Decoder(ApiKey)
 _PROJECT = msgspec.json.Decoder(Project)
+_LIMITS = msgspec.json.Decoder(Limits)
 
 
 def key_id(digest: str) -> str:
@@ -77,6 +79,7 @@ class Keyring:
             "keys": self._take_keys,
             "projects": self._take_projects,
             "priorities": self._take_priorities,
+            "limits": self._take_limits,
         }
         if not tokens.ready:
             self._taking["signing_keys"] = self._take_signing_keys
@@ -85,6 +88,7 @@ class Keyring:
         self.keys: dict[str, ApiKey] = {}  # by id
         self.projects: dict[str, Project] = {}  # by id
         self.priorities: dict[str, str] = {}  # the class an admin gave a user
+        self.limits: dict[str, Limits] = {}  # by row (accounting.limits)
         self.signing_keys: dict[int, SigningKey] = {}  # by number, in the order they were made
 
     async def load(self) -> None:
@@ -164,8 +168,10 @@ class Keyring:
         return text, key
 
     async def withdraw(self, identity: str) -> bool:
-        """Delete a key; False when there is none of this id."""
-        return await self._drop("keys", identity)
+        """Delete a key and its limits; False when there is none of this id."""
+        withdrawn = await self._drop("keys", identity)
+        await self._drop("limits", row_of("key", identity))
+        return withdrawn
 
     async def keep_project(self, identity: str, label: str) -> Project:
         """Make a project, or give it another label."""
@@ -178,8 +184,10 @@ class Keyring:
         return project
 
     async def drop_project(self, identity: str) -> bool:
-        """Delete a project; False when there is none of this id."""
-        return await self._drop("projects", identity)
+        """Delete a project and its limits; False when there is none of this id."""
+        dropped = await self._drop("projects", identity)
+        await self._drop("limits", row_of("project", identity))
+        return dropped
 
     async def prefer(self, user: str, priority: str) -> None:
         """Give a user a priority class, which counts from the next join on."""
@@ -189,6 +197,15 @@ class Keyring:
     async def prefer_no_more(self, user: str) -> bool:
         """Take the class away; False when there was none."""
         return await self._drop("priorities", user)
+
+    async def limit(self, row: str, limits: Limits) -> None:
+        """Set what one user, project or key may use, or all the others (``limits.row_of``)."""
+        await self._store.put("limits", row, _written(limits))
+        await self.refresh()
+
+    async def limit_no_more(self, row: str) -> bool:
+        """Take a row of limits away; False when there was none."""
+        return await self._drop("limits", row)
 
     async def rotate(self, signs_in_s: int) -> SigningKey:
         """A new signing key: in the key set now, the signer in ``signs_in_s``. The one before is
@@ -238,6 +255,9 @@ class Keyring:
     def _take_priorities(self, rows: dict[str, str]) -> None:
         self.priorities = rows
 
+    def _take_limits(self, rows: dict[str, str]) -> None:
+        self.limits = {row: _LIMITS.decode(text) for row, text in rows.items()}
+
     def _take_signing_keys(self, rows: dict[str, str]) -> None:
         """None at all is a Redis that lost its data: tokens go on with the keys we have."""
         if rows:
@@ -246,7 +266,7 @@ class Keyring:
             self._tokens.use(list(self.signing_keys.values()))
 
 
-def _written(row: ApiKey | Project) -> str:
+def _written(row: ApiKey | Project | Limits) -> str:
     return msgspec.json.encode(row).decode()
 
 

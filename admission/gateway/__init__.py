@@ -1,8 +1,13 @@
 """The OpenAI-compatible data plane: enforces the turn and relays to a worker.
 
-``routes`` the endpoints · ``call`` what is asked · ``turn`` holds a session's slot, or a lease,
-while a request runs · ``place`` waits for one · ``notice`` what the caller sees meanwhile ·
-``tasks`` what never takes a turn · ``pick`` chooses the worker · ``relay`` passes the bytes ·
-``event_stream`` an answer that may begin before them · ``tally`` counts who waits · ``ask`` asks
-for who is no OpenAI client.
+In the order of a call: ``routes`` and ``ollama`` the endpoints · ``call`` what is asked
+(``multipart`` finds the model of a form) · ``gate`` its way through · ``turn`` the right to run,
+from what this process knows of sessions (``memory``) or by a ``lease`` of a request pool ·
+``place`` waits for one · ``notice`` what the caller sees meanwhile · ``event_stream`` an answer
+that may begin before the model's · ``tasks`` what never takes a turn · ``away`` what passes without
+Redis.
+
+Then: ``pick`` the worker, by the rules of ``routing`` and by who did not answer (``trouble``) ·
+``upstream`` brings the call there · ``headers`` which pass · ``relay`` the bytes, and the account
+of them. Beside it: ``ask`` asks for who is no OpenAI client · ``tally`` counts who waits.
 """

@@ -9,29 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from aiohttp import (
-    ClientConnectorError,
-    ClientError,
-    ClientResponse,
-    ClientTimeout,
-    ConnectionTimeoutError,
-    web,
-)
+from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from admission.accounting.bill import Bill
 from admission.domain import Worker
 from admission.errors import NoWorker
 from admission.gateway import pick
-from admission.gateway.pick import Unreachable
-from admission.gateway.relay import (
-    CONNECT_TIMEOUT_S,
-    SILENCE_S,
-    BadGateway,
-    bad_gateway,
-    refusal,
-)
-from admission.keys import DIRECTORY, REQUEST_ID, UPSTREAM
+from admission.gateway.connection import Answer
+from admission.gateway.upstream import BadGateway, Full, bad_gateway, refusal, send
+from admission.keys import CONNECTIONS, DIRECTORY, REQUEST_ID
 
+PATH = "/v1/chat/completions"
 LINE_BYTES_MAX = 1_048_576  # one event of an answer; sources may be long
 
 
@@ -76,60 +65,76 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
 async def ask(
-    request: web.Request, model: str, messages: Sequence[dict[str, str]]
+    request: web.Request,
+    model: str,
+    messages: Sequence[dict[str, str]],
+    bill: Bill,
+    conversation: str = "",
 ) -> AsyncGenerator[Piece, None]:
     """The answer's pieces, ``End`` last. Closing the iterator ends the worker's answer too.
 
+    Args:
+        bill: what it costs goes there.
+        conversation: names what should stay with one worker; "" for nothing.
+
     Raises:
-        NoWorker: nobody could be asked.
+        NoWorker, Full: nobody could be asked, or all are full.
         ModelRefused, BadGateway: before the first piece, or in the middle.
     """
-    for attempt in pick.attempts(request.app[DIRECTORY], model):
-        with attempt as worker:
-            async with aclosing(_from(request, worker, model, messages)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            return
+    asked = msgspec.json.encode({"model": model, "messages": messages, "stream": True})
+    try:
+        for attempt in pick.attempts(request.app[DIRECTORY], model, conversation):
+            with attempt as worker:
+                body = bill.ask(worker.worker_id, PATH, asked)
+                async with aclosing(_from(request, worker, body, bill)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+    except pick.Saturated:
+        raise Full from None
     raise NoWorker
 
 
 async def _from(
-    request: web.Request, worker: Worker, model: str, messages: Sequence[dict[str, str]]
+    request: web.Request, worker: Worker, body: bytes, bill: Bill
 ) -> AsyncGenerator[Piece, None]:
-    headers = {"Accept-Encoding": "identity", "X-Request-Id": request[REQUEST_ID]}
+    headers = {
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "X-Request-Id": request[REQUEST_ID],
+    }
     if worker.upstream_key:
         headers["Authorization"] = f"Bearer {worker.upstream_key}"
-    try:
-        answer = await request.app[UPSTREAM].post(
-            f"{worker.url}/v1/chat/completions",
-            json={"model": model, "messages": list(messages), "stream": True},
-            headers=headers,
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_S),
-            allow_redirects=False,
-        )
-    except (ClientConnectorError, ConnectionTimeoutError) as error:
-        raise Unreachable from error
-    except (ClientError, TimeoutError) as error:
-        raise bad_gateway(worker, error) from None
+    answer = await send(
+        request.app[CONNECTIONS],
+        worker,
+        "POST",
+        PATH,
+        headers=headers,
+        body=body,
+    )
     async with answer:
+        pick.answers(request.app[DIRECTORY], worker)
+        bill.answered(answer.status, answer.content_type)
         if answer.status != 200:
             raise await refusal(worker, answer)
         try:
-            async with aclosing(_pieces(answer)) as pieces:
+            async with aclosing(_pieces(answer, bill)) as pieces:
                 async for piece in pieces:
                     yield piece
         except (ClientError, HttpProcessingError, TimeoutError, msgspec.MsgspecError) as error:
             raise bad_gateway(worker, error) from None
 
 
-async def _pieces(answer: ClientResponse) -> AsyncGenerator[Piece, None]:
+async def _pieces(answer: Answer, bill: Bill) -> AsyncGenerator[Piece, None]:
     reason = None
-    async with aclosing(_lines(answer)) as lines:
+    async with aclosing(_lines(answer, bill)) as lines:
         async for line in lines:
             name, _, value = line.partition(b":")
             if name != b"data":
                 continue
             if value.strip() == b"[DONE]":
+                bill.whole()
                 yield End(reason)
                 return
             chunk = _CHUNK.decode(value)
@@ -143,15 +148,17 @@ async def _pieces(answer: ClientResponse) -> AsyncGenerator[Piece, None]:
                     yield Token(choice.delta.content)
     if reason is None:
         raise BadGateway("The model server broke off its answer.")
+    bill.whole()
     yield End(reason)
 
 
-async def _lines(answer: ClientResponse) -> AsyncGenerator[bytes, None]:
+async def _lines(answer: Answer, bill: Bill) -> AsyncGenerator[bytes, None]:
     rest = b""
-    async for chunk in answer.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
+    async for chunk in answer:
+        *lines, rest = (rest + bill.feed(chunk)).split(b"\n")
         if len(rest) > LINE_BYTES_MAX:
             raise BadGateway("The model server's answer cannot be read.")
         for line in lines:
             yield line
-    yield rest
+    for line in (rest + bill.rest()).split(b"\n"):
+        yield line

@@ -15,7 +15,7 @@ from admission import views
 from admission.domain import Ticket
 from admission.errors import AdmissionError
 from admission.gateway.event_stream import EventStream
-from admission.pages.words import choose, words
+from admission.pages.words import Words, choose, words
 
 STATUS_EVERY_S = 5.0
 """Open WebUI writes the chat's row anew at each status; what is newer comes with the next one, or
@@ -29,7 +29,7 @@ class Notice:
         """``on_page``: the call comes from a chat of Open WebUI's page."""
         self.stream = EventStream(request)
         self._streams, self._on_page = streams, on_page
-        self._words = words(choose(None, request.headers.get("Accept-Language", "")))
+        self._request = request
         self._began_s = self._shown_s = _now_s()
         self._shown = self._place = ""
 
@@ -38,7 +38,7 @@ class Notice:
         if not self._streams:
             return
         if ticket is not None:
-            self._place = self._words.place_of(ticket)
+            self._place = self._words().place_of(ticket)
         early = self._on_page and self._shown and _now_s() < self._shown_s + STATUS_EVERY_S
         if self._place != self._shown and not (early and ticket):
             await self._say(self._place)
@@ -48,7 +48,7 @@ class Notice:
     async def come(self) -> None:
         """The turn has come."""
         if self.stream.begun:
-            await self._say(self._words.waited(_now_s() - self._began_s), done=True)
+            await self._say(self._words().waited(_now_s() - self._began_s), done=True)
 
     async def refuse(self, error: AdmissionError) -> web.StreamResponse:
         """The end of a stream that has begun: too late for a status of HTTP.
@@ -59,6 +59,10 @@ class Notice:
             await self._say(self._shown, done=True, hidden=True)
         await self._event(views.openai_error(error))
         return await self.stream.end()
+
+    def _words(self) -> Words:
+        """The caller's language; asked for only by who waits."""
+        return words(choose(None, self._request.headers.get("Accept-Language", "")))
 
     async def _say(self, text: str, **state: bool) -> None:
         self._shown, self._shown_s = text, _now_s()

@@ -92,6 +92,10 @@ class Place:
             raise
         self._stays = False
 
+    def refused(self) -> None:
+        """Its call did not begin: what was adopted stays as it was."""
+        self._stays = self._adopted
+
     async def _follow(self, tell: Tell) -> None:
         """Being followed is presence."""
         newsroom = self._request.app[NEWSROOM]

@@ -1,112 +1,64 @@
-"""The endpoints under ``/v1``: whose turn it is, where to, and the answer."""
+"""The endpoints under ``/v1``: which models there are, and calls of them in somebody's turn."""
 
-import logging
-from contextlib import AsyncExitStack
-
+import msgspec
 from aiohttp import web
 
-from admission import logs
 from admission.auth import Kind
-from admission.errors import AdmissionError, Busy, NoWorker
-from admission.gateway import pick, tasks, turn
-from admission.gateway.call import Call, read_call
-from admission.gateway.event_stream import EventStream
-from admission.gateway.notice import Notice
-from admission.gateway.place import Place
-from admission.gateway.relay import abort, relay
-from admission.keys import ANSWER_BEGUN, DIRECTORY, GATEKEEPER, SETTINGS, STORE
+from admission.errors import Forbidden, NotFound
+from admission.gateway.call import known_model
+from admission.gateway.gate import pass_gate
+from admission.keys import DIRECTORY, GATEKEEPER
 
-log = logging.getLogger(__name__)
+_JSON = "application/json"
+# Of vLLM's administrator (VLLM_ALLOW_RUNTIME_LORA_UPDATING), never of a caller.
+_OPERATORS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
+
 routes = web.RouteTableDef()
 
 
 @routes.get("/v1/models")
 async def models(request: web.Request) -> web.Response:
-    gatekeeper = request.app[GATEKEEPER]
-    gatekeeper.must_be(gatekeeper.caller(request.headers), Kind.SERVICE, Kind.USER)
-    served = request.app[DIRECTORY].models()
-    data = [
-        {"id": model, "object": "model", "created": 0, "owned_by": "vestibule"} for model in served
-    ]
-    return web.json_response({"object": "list", "data": data})
+    check_reader(request)
+    data = [_model(name) for name in request.app[DIRECTORY].models()]
+    return _answer({"object": "list", "data": data})
+
+
+@routes.get("/v1/models/{model:.+}")
+async def model(request: web.Request) -> web.Response:
+    check_reader(request)
+    name, _ = known_model(request.app[DIRECTORY], request.match_info["model"])
+    if name not in request.app[DIRECTORY].models():
+        raise NotFound(f"The model {name!r} has no ready worker now.", code="model_not_found")
+    return _answer(_model(name))
 
 
 @routes.post("/v1/chat/completions")
-async def chat_completions(request: web.Request) -> web.StreamResponse:
-    call = await read_call(request)
-    if not request.app[DIRECTORY].ready(call.model):
-        raise NoWorker
-    notice = Notice(request, streams=call.streams, on_page=call.on_page)
-    try:
-        return await (_task(request, call) if call.task else _chat(request, call, notice))
-    except AdmissionError as error:
-        if ANSWER_BEGUN in request:  # half of it has gone out
-            abort(request)
-            return web.Response()
-        if notice.stream.begun:
-            return await notice.refuse(error)
-        raise
+@routes.post("/v1/completions")
+@routes.post("/v1/responses")
+@routes.post("/v1/embeddings")
+async def call(request: web.Request) -> web.StreamResponse:
+    return await pass_gate(request)
 
 
-async def _task(request: web.Request, call: Call) -> web.StreamResponse:
-    async with tasks.beside(request, call):
-        return await _answer(request, call)
-    raise AssertionError  # the block returns or raises
+# No dots, escapes or empty parts: what a worker makes of its path must lie under /v1 too, and be
+# the path that is looked at here.
+@routes.post("/v1/{path:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*}")
+async def other_call(request: web.Request) -> web.StreamResponse:
+    """Whatever a worker offers there, by the model in the body."""
+    if request.path in _OPERATORS:
+        raise Forbidden("Only a worker's own operator may do this.")
+    return await pass_gate(request)
 
 
-async def _chat(request: web.Request, call: Call, notice: Notice) -> web.StreamResponse:
-    try:
-        async with AsyncExitStack() as stack:
-            await _take_turn(request, call, notice, stack)
-            return await _answer(request, call, notice.stream)
-    except turn.TurnLost:
-        logs.event(log, "answer_outlived_session", user_id=call.user)
-        raise Busy(
-            "Your session ended before the model began to answer.", code="session_over"
-        ) from None
-    raise AssertionError  # the block returns or raises
+def check_reader(request: web.Request) -> None:
+    """Raises Unauthorized or Forbidden unless the caller may see which models there are."""
+    gatekeeper = request.app[GATEKEEPER]
+    gatekeeper.must_be(gatekeeper.caller(request.headers), Kind.SERVICE, Kind.USER)
 
 
-async def _take_turn(
-    request: web.Request, call: Call, notice: Notice, stack: AsyncExitStack
-) -> None:
-    """Until ``stack`` closes the call runs in its user's session, or in a lease of its own.
-
-    A session is tried first: an answer may finish in one that is over, and needs no place then.
-    """
-
-    async def hold(lease: str = "") -> None:
-        concurrency = request.app[SETTINGS].session_concurrency
-        await stack.enter_async_context(
-            turn.hold(
-                request.app[STORE],
-                call.pool,
-                call.user,
-                message=call.message,
-                concurrency=concurrency,
-                ticket=lease,
-            )
-        )
-
-    leases = request.app[DIRECTORY].is_request_pool(call.pool)
-    if not leases:
-        try:
-            return await hold()
-        except turn.NoTurn:
-            if not call.wait_s:
-                raise
-    adopted = call.ticket if leases else ""
-    place = Place(request, call.who, call.pool, call.user, client=call.message, ticket=adopted)
-    await stack.enter_async_context(place)
-    await place.take(notice.tell, call.wait_s)
-    await notice.come()
-    return await hold(place.ticket)
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "vestibule"}
 
 
-async def _answer(
-    request: web.Request, call: Call, told: EventStream | None = None
-) -> web.StreamResponse:
-    for attempt in pick.attempts(request.app[DIRECTORY], call.model):
-        with attempt as worker:
-            return await relay(request, call.body, worker, told)
-    raise NoWorker
+def _answer(view: dict[str, object]) -> web.Response:
+    return web.Response(body=msgspec.json.encode(view), content_type=_JSON, charset="utf-8")

@@ -1,118 +1,160 @@
 """A request's right to run: taken from the user's session, renewed while it runs, given back.
 
-Knows the store; nothing of HTTP or workers.
+In a session pool mostly from memory (``memory``), in a request pool by its own lease. Knows the
+store; nothing of HTTP or workers.
 """
 
 import asyncio
-import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
 
-from admission import logs
-from admission.domain import Ticket
+from admission.directory import Directory
+from admission.domain import Change, Ticket
 from admission.errors import Busy, StoreUnavailable
+from admission.gateway.lease import Leases, TurnLost, some_id
+from admission.gateway.memory import Memory, Running, Session
 from admission.outcomes import NoSession, Passed, SessionBusy
 from admission.store.redis_store import RedisStore
 
-RENEW_S = 10.0  # the lease of a running request is 30 s (DESIGN section 4)
 RETRY_S = 15  # told to who has no session and no estimate
 
-log = logging.getLogger(__name__)
 
-
-Outcome = Passed | SessionBusy | NoSession
+__all__ = ["NoTurn", "TurnLost", "Turns", "refusal"]
 
 
 class NoTurn(Busy):
     """No slot: nobody waits for one in this call's name."""
 
 
-class TurnLost(Exception):
-    """The session ended and its grace for a running answer is over."""
+class Turns:
+    """Who may run a request in this process."""
+
+    def __init__(self, store: RedisStore, directory: Directory, concurrency: int) -> None:
+        """``concurrency``: requests of one session at once."""
+        self._store, self._directory, self._concurrency = store, directory, concurrency
+        self._memory, self._leases = Memory(store), Leases(store, _refused)
+
+    def hold(
+        self, pool: str, user: str, *, message: str, ticket: str = ""
+    ) -> "InSession | AbstractAsyncContextManager[None]":
+        """A block in which one request runs in ``user``'s session; in a request pool in the lease
+        ``ticket``.
+
+        Raises:
+            NoTurn: no session, or the lease has ended.
+            Busy: as many requests of the session as allowed already run, or one of the lease.
+            TurnLost: inside the block, when the right ended while the request ran.
+            StoreUnavailable: Redis is away at the begin; later it is waited for.
+        """
+        if self._directory.is_request_pool(pool):
+            return self._leases.hold(pool, user, message, ticket)
+        return InSession(self._memory, pool, user, message, self._concurrency)
+
+    def admits(self, pool: str, user: str) -> bool:
+        """Does ``hold`` begin at once, as far as this process knows? For a session pool."""
+        if self._directory.is_request_pool(pool):
+            return False
+        return self._memory.session(pool, user).admits(self._concurrency)
+
+    async def admitted(self, pool: str, user: str, *, message: str = "") -> None:
+        """Whether ``user`` has a session now, from memory or Redis; it counts as use of it. Nothing
+        is begun that must be given back, and the limit of requests at once is not looked at: for a
+        proxy that relays by itself and never says when a request ended.
+
+        Raises:
+            NoTurn: no session; of an answer that finishes one nothing is known here.
+            StoreUnavailable: Redis is away.
+        """
+        session = self._memory.session(pool, user)
+        if not session.trusted and not await session.see():
+            ticket = await self._store.status(pool, user)
+            raise refusal(ticket if isinstance(ticket, Ticket) else None)
+        session.used(message)
+
+    def hear(self, change: Change) -> None:
+        """Whose tickets moved may have lost the right to run."""
+        self._memory.hear(change)
+        self._leases.hear(change)
+
+    async def keep(self) -> None:
+        """Tell Redis what runs and what ended. Never ends by itself."""
+        await self._memory.keep()
+
+    async def settled(self) -> None:
+        """Returns when Redis was told everything, as before it is closed."""
+        await self._memory.settled()
 
 
-@asynccontextmanager
-async def hold(
-    store: RedisStore,
-    pool: str,
-    user: str,
-    *,
-    message: str,
-    concurrency: int,
-    ticket: str = "",
-) -> AsyncIterator[None]:
-    """Hold a place in ``user``'s session for one request; in a request pool the lease ``ticket``.
+class InSession:
+    """One request's place in a session."""
 
-    Raises:
-        NoTurn: no session, or the lease has ended.
-        Busy: ``concurrency`` requests of the session already run, or one of the lease.
-        TurnLost: inside the block, when the right ended while the request ran.
-        StoreUnavailable: Redis is away at the begin; later it is waited for.
-    """
-    request = uuid.uuid4().hex
+    __slots__ = (
+        "_cancelling",
+        "_concurrency",
+        "_memory",
+        "_message",
+        "_pool",
+        "_request",
+        "_running",
+        "_session",
+        "_user",
+    )
 
-    async def take() -> Outcome:
-        return await store.use(
-            pool, user, request=request, message=message, concurrency=concurrency, ticket=ticket
-        )
+    def __init__(
+        self, memory: Memory, pool: str, user: str, message: str, concurrency: int
+    ) -> None:
+        self._memory, self._pool, self._user = memory, pool, user
+        self._message, self._concurrency = message, concurrency
 
-    outcome = await _take_whole(take, store, pool, request)
-    if not isinstance(outcome, Passed):
-        raise _refused(outcome)
-    over = asyncio.Event()
-    try:
-        async with asyncio.timeout(None) as limit:
-            renewing = asyncio.create_task(_renew(take, limit, over))
-            yield
-    except TimeoutError as error:
-        if limit.expired():
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._cancelling = task.cancelling()
+        self._request, self._running = some_id(), Running(self._message, task)
+        session = self._now()
+        if not session.admits(self._concurrency):
+            await self._ask(session)
+            session = self._now()  # the other may have been forgotten meanwhile
+        self._session = session
+        session.begin(self._request, self._running)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session.end(self._request)
+        running = self._running
+        # As asyncio.timeout does it, which costs a request more than all the rest here.
+        ours = running.lost and running.task.uncancel() <= self._cancelling
+        if ours and isinstance(error, asyncio.CancelledError):
             raise TurnLost from error
-        raise
-    finally:
-        over.set()
-        # The caller may be gone and this task cancelled: the place is given back all the same.
-        await asyncio.shield(_give_back(renewing, store, pool, outcome.ticket_id, request))
 
+    def _now(self) -> Session:
+        return self._memory.session(self._pool, self._user)
 
-async def _take_whole(
-    take: Callable[[], Awaitable[Outcome]], store: RedisStore, pool: str, request: str
-) -> Outcome:
-    """Take to the end, also for a caller who goes away meanwhile: then it is given back."""
-    taking = asyncio.ensure_future(take())
-    try:
-        return await asyncio.shield(taking)
-    except asyncio.CancelledError:
-        with suppress(StoreUnavailable):
-            outcome = await taking
-            if isinstance(outcome, Passed):
-                await store.done(pool, ticket=outcome.ticket_id, request=request)
-        raise
-
-
-async def _give_back(
-    renewing: asyncio.Task[None], store: RedisStore, pool: str, ticket: str, request: str
-) -> None:
-    await renewing  # a renewal under way must not come after
-    with suppress(StoreUnavailable):
-        await store.done(pool, ticket=ticket, request=request)
-
-
-async def _renew(
-    take: Callable[[], Awaitable[Outcome]], limit: asyncio.Timeout, over: asyncio.Event
-) -> None:
-    while True:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RENEW_S):
-                await over.wait()
+    async def _ask(self, session: Session) -> None:
+        """Redis decides; it is told first what it does not know, which may be the answer."""
+        if session.untold:
+            await asyncio.shield(session.tell())
+            if session.admits(self._concurrency):
                 return
+        asking = asyncio.ensure_future(session.ask(self._request, self._message, self._concurrency))
         try:
-            if not isinstance(await take(), Passed):
-                if not over.is_set():
-                    limit.reschedule(asyncio.get_running_loop().time())
-                return
+            outcome = await asyncio.shield(asking)
+        except asyncio.CancelledError:  # its caller is gone, the question is not
+            with suppress(StoreUnavailable):
+                await asking
+            self._now().end_elsewhere(self._request)
+            raise
         except StoreUnavailable:
-            logs.event(log, "turn_not_renewed", logging.WARNING)
+            self._now().end_elsewhere(self._request)
+            raise
+        if not isinstance(outcome, Passed):
+            assert isinstance(outcome, SessionBusy | NoSession)
+            raise _refused(outcome)
+        self._running.told = True
 
 
 def _refused(outcome: SessionBusy | NoSession) -> Busy:

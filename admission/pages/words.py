@@ -63,19 +63,19 @@ class Words:
 
     def about(self, seconds: int) -> str:
         """A time to come, no more exact than it is known."""
-        minutes = round_half_up(seconds / 60)
-        if seconds < 60:
-            return str(self["time"]["less"])
-        if seconds < 5400:
-            return self.counted(self["time"]["minutes"], minutes)
-        return self.counted(self["time"]["hours"], round_half_up(seconds / 3600))
+        return str(self["time"]["less"]) if seconds < 60 else self._time("", seconds)
 
     def at_most(self, high_s: int, wait_s: int) -> str:
-        """The high value of an estimate; nothing where it says the same as the estimate does."""
-        high = self.about(high_s)
-        if high_s < 60 or high == self.about(wait_s):
+        """The high value of an estimate, which a tenth of the waits pass; nothing where it says the
+        same as the estimate does."""
+        if high_s < 60 or self.about(high_s) == self.about(wait_s):
             return ""
-        return str(self["time"]["at_most"]).format(time=high)
+        return self._time("most_", high_s)
+
+    def _time(self, kind: str, seconds: int) -> str:
+        if seconds < 5400:
+            return self.counted(self["time"][f"{kind}minutes"], round_half_up(seconds / 60))
+        return self.counted(self["time"][f"{kind}hours"], round_half_up(seconds / 3600))
 
     def place(self, position: int, wait_s: int | None) -> str:
         """The place and the estimate in one sentence."""

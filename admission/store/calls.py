@@ -35,10 +35,15 @@ class Calls:
         self._lanes = None if isinstance(redis, RedisCluster) else Lanes(redis)
         self._clock = clock
         self._policy = policy
-        self._scripts = {name: scripts.Script.named(name) for name in scripts.script_names()}
+        self._scripts = scripts.all_scripts()
         self._pools: dict[str, tuple[list[bytes], str]] = {}
         self._loads = 0
         self._loading = asyncio.Lock()
+        self.heard_ms = clock.passed_ms()  # when Redis last answered
+
+    def passed_ms(self) -> float:
+        """Milliseconds on a clock of this process that measures spans of the store's time."""
+        return self._clock.passed_ms()
 
     async def load(self) -> None:
         """Send every script to Redis, which compiles it: a bad one fails here, not under load.
@@ -65,6 +70,7 @@ class Calls:
         except (RedisError, OSError) as error:
             logs.event(log, "store_failed", logging.WARNING, script=name, error=error)
             raise StoreUnavailable from error
+        self.heard_ms = self._clock.passed_ms()
         reply = scripts.parse(script.contract, raw)
         for move in reply.transitions:
             _log_move(pool, move)

@@ -1,4 +1,4 @@
-"""The tables of who may call: API keys, projects, priorities, signing keys.
+"""The tables of who may call: API keys, projects, priorities, limits, signing keys.
 
 Each is a Redis hash that every process copies. A change gives its table a new version in the same
 script, so a process that sees the old version knows that its copy is whole. Knows text; what the
@@ -13,12 +13,13 @@ from redis.asyncio import Redis
 from admission.store import names
 from admission.store.connection import answering
 
-Table = Literal["keys", "projects", "priorities", "signing_keys"]
+Table = Literal["keys", "projects", "priorities", "limits", "signing_keys"]
 
 _KEY_OF: dict[Table, str] = {
     "keys": names.KEYS_KEY,
     "projects": names.PROJECTS_KEY,
     "priorities": names.PRIORITIES_KEY,
+    "limits": names.LIMITS_KEY,
     "signing_keys": names.SIGNING_KEYS_KEY,
 }
 _ROWS_AT_ONCE = 1000  # a long table is read in pages, between which Redis serves the queue

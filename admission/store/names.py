@@ -110,6 +110,18 @@ POOLS_KEY = "vestibule:{_global}:pools"  # set: the names of all pools
 KEYS_KEY = "vestibule:{_global}:keys"  # hash: key's id -> facts as JSON, its text only as SHA-256
 PROJECTS_KEY = "vestibule:{_global}:projects"  # hash: project -> its facts as JSON
 PRIORITIES_KEY = "vestibule:{_global}:priorities"  # hash: user -> the user's priority class
+LIMITS_KEY = "vestibule:{_global}:limits"  # hash: user, project or key (:which) -> limits as JSON
 SIGNING_KEYS_KEY = "vestibule:{_global}:signing_keys"  # hash: number -> private key, from when
 VERSIONS_KEY = "vestibule:{_global}:versions"  # hash: one of these tables -> new at each change
 RATES_PREFIX = "vestibule:{_global}:rates"  # of lists: times (s) of the latest calls of someone
+
+TRAFFIC_KEYS = (
+    "vestibule:{_global}:outstanding",  # hash: worker -> requests all gateways have running there
+    "vestibule:{_global}:outstanding_of",  # hash: a gateway's process -> its part, as JSON
+    "vestibule:{_global}:outstanding_until",  # zset: that process -> until when it counts (ms)
+)
+
+USAGE_KEY = "vestibule:{_global}:usage"  # stream: a request as MessagePack (r), until it is in SQL
+SPENT_PREFIX = "vestibule:{_global}:spent:"  # of hashes by minute, day, month: r: or t: and whose
+# limit -> requests or tokens so far; each expires some time after its window
+SPENT_BY_PREFIX = "vestibule:{_global}:spent_by:"  # of strings: process -> number of its last word

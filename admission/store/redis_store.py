@@ -4,8 +4,7 @@ Knows how to call the scripts and read their replies; the rules themselves are i
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -21,22 +20,20 @@ from admission.domain import (
     Queued,
     Status,
     Ticket,
-    Worker,
-    WorkerReport,
 )
 from admission.outcomes import (
     Alive,
     Confirmed,
     Ended,
-    Foreign,
     Joined,
+    Kept,
     Left,
     NoSession,
     NotConfirmed,
     Occupied,
+    Over,
     Passed,
     Refused,
-    Reported,
     SessionBusy,
     Unknown,
 )
@@ -46,15 +43,16 @@ from admission.store.connection import answering
 from admission.store.key_store import KeyStore
 from admission.store.news import changes
 from admission.store.rate_store import RateStore
+from admission.store.registry import Registry
 from admission.store.scripts import Reply
 from admission.store.thread_store import ThreadStore
+from admission.store.traffic_store import TrafficStore
+from admission.store.usage_store import UsageStore
 
 PASS_STEP = 100  # tickets one script looks at in a pass: some ms of Redis' time
-WORKER_LEASE_MS = 30_000
-"""How long a worker's report is good for (DESIGN section 9)."""
 
 
-class RedisStore:
+class RedisStore(Registry):
     """All state of all pools. Safe to share between tasks; any number may serve one Redis.
 
     Every method raises StoreUnavailable when Redis does not answer; the call may or may not have
@@ -68,8 +66,10 @@ class RedisStore:
         self.keys = KeyStore(redis)
         self.rates = RateStore(redis)
         self.threads = ThreadStore(redis, clock)
+        self.traffic = TrafficStore(redis, clock)
+        self.usage = UsageStore(redis, clock)
         self._policy = policy
-        self._calls = Calls(redis, clock, policy)
+        super().__init__(Calls(redis, clock, policy))
 
     async def load(self) -> None:
         """Send every script to Redis, which compiles it: a bad one fails here, not under load.
@@ -186,11 +186,42 @@ class RedisStore:
         )
         match reply.tag:
             case "pass":
-                return Passed(reply.payload["ticket_id"], reply.payload.get("deadline_ms"))
+                return Passed(**{"deadline_ms": None, **reply.payload})
             case "busy":
                 return SessionBusy(reply.payload["ticket_id"])
             case _:
                 return NoSession(Ticket.of(reply.payload) if reply.payload else None)
+
+    async def keep(
+        self,
+        pool: str,
+        user: str,
+        *,
+        running: dict[str, str],
+        ended: Sequence[str] = (),
+        answered: Collection[str] = (),
+    ) -> Kept | Over:
+        """Renew all that this process runs of a session (the message by request, '' for none), give
+        back what ``ended`` here, and count as use what was ``answered`` since the last call."""
+        reply = await self._calls.run(
+            "keep",
+            pool,
+            user=user,
+            running=json.dumps(running),
+            ended=json.dumps(list(ended)),
+            answered=json.dumps(list(answered)),
+        )
+        if reply.tag == "active":
+            return Kept(**reply.payload)
+        return Over(tuple(reply.payload.get("lost", ())))
+
+    def passed_ms(self) -> float:
+        """Milliseconds on a clock of this process that measures spans of the store's time."""
+        return self._calls.passed_ms()
+
+    def silent_ms(self) -> float:
+        """How long ago a script was last answered: Redis has been away for at most that long."""
+        return self._calls.passed_ms() - self._calls.heard_ms
 
     async def done(self, pool: str, *, ticket: str, request: str) -> None:
         """One request is over. Idempotent."""
@@ -291,97 +322,6 @@ class RedisStore:
         kind: str = (json.loads(kept) if kept else {}).get("kind") or own
         return kind
 
-    # --- workers -----------------------------------------------------------------------------
-
-    async def register_worker(
-        self,
-        pool: str,
-        worker: str,
-        *,
-        identity: dict[str, Any],
-        slots: int,
-        token_hash: str,
-        presented_hash: str,
-    ) -> bool:
-        """Keep a worker; False when another one has this id.
-
-        ``identity`` (url, kind, upstream_key) stays until it registers again.
-        """
-        facts = {"slots": slots, "token_hash": token_hash, "identity": json.dumps(identity)}
-        reply = await self._calls.run(
-            "register_worker",
-            pool,
-            worker=worker,
-            facts=json.dumps(facts),
-            token_hash=presented_hash,
-        )
-        return reply.tag == "registered"
-
-    async def report_worker(
-        self,
-        pool: str,
-        worker: str,
-        report: WorkerReport,
-        *,
-        token_hash: str = "",
-        identity: dict[str, Any] | None = None,
-    ) -> Reported | Unknown | Foreign:
-        """A heartbeat, good for 30 s. ``identity`` makes a static upstream known by its report."""
-        facts: dict[str, Any] = {
-            "ready": report.ready,
-            "slots": report.slots,
-            "report": json.dumps(asdict(report)),
-        }
-        if report.reason:
-            facts["reason"] = report.reason
-        if identity is not None:
-            facts["identity"] = json.dumps(identity)
-        reply = await self._calls.run(
-            "report_worker",
-            pool,
-            worker=worker,
-            report=json.dumps(facts),
-            token_hash=token_hash,
-            lease_ms=WORKER_LEASE_MS,
-        )
-        match reply.tag:
-            case "reported":
-                return Reported(
-                    reply.payload["ready"], reply.payload.get("reason"), reply.payload["draining"]
-                )
-            case "unknown":
-                return Unknown()
-            case _:
-                return Foreign()
-
-    async def drain_worker(
-        self, pool: str, worker: str, *, token_hash: str = ""
-    ) -> None | Unknown | Foreign:
-        """No new requests for it; with ``token_hash`` only by its own token."""
-        reply = await self._calls.run("drain_worker", pool, worker=worker, token_hash=token_hash)
-        match reply.tag:
-            case "unknown":
-                return Unknown()
-            case "foreign":
-                return Foreign()
-            case _:
-                return None
-
-    async def release_worker(self, pool: str, worker: str) -> bool:
-        """Forget a worker; False when there was none."""
-        return (await self._calls.run("release_worker", pool, worker=worker)).tag == "released"
-
-    async def workers(self, pool: str) -> list[Worker]:
-        """The registry, sorted by id."""
-        payload = (await self._calls.run("list_workers", pool)).payload
-        found = [_worker(pool, facts) for facts in payload.get("workers", [])]
-        return sorted(found, key=lambda worker: worker.worker_id)
-
-    async def expire_workers(self, pool: str) -> list[str]:
-        """Ids of the workers that just fell silent."""
-        lost: list[str] = (await self._calls.run("expire_workers", pool)).payload.get("lost", [])
-        return lost
-
     # --- of no pool --------------------------------------------------------------------------
 
     def changes(self) -> AsyncIterator[Change]:
@@ -397,27 +337,3 @@ def _left(reply: Reply) -> Left | Unknown:
     if reply.tag == "unknown":
         return Unknown()
     return Left(Status(reply.payload["previous"]), Status(reply.payload["status"]))
-
-
-def _worker(pool: str, facts: dict[str, Any]) -> Worker:
-    identity = json.loads(facts["identity"])
-    report = json.loads(facts.get("report", "{}"))
-    return Worker(
-        worker_id=facts["worker_id"],
-        url=identity["url"],
-        kind=identity["kind"],
-        pool=pool,
-        models=tuple(report.get("models") or identity.get("models", ())),
-        slots=facts["slots"],
-        ready=facts["ready"],
-        draining=facts.get("draining", False),
-        reason=facts.get("reason"),
-        first_seen_ms=facts["first_seen_ms"],
-        last_seen_ms=facts["last_seen_ms"],
-        in_flight=report.get("in_flight", 0),
-        upstream_key=identity.get("upstream_key"),
-        token_hash=facts.get("token_hash"),
-        load=report.get("load"),
-        hardware=report.get("hardware") or identity.get("hardware"),
-        agent_info=report.get("agent_info") or identity.get("agent_info"),
-    )

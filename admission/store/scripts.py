@@ -10,7 +10,9 @@ that makes the whole library anew at each call.
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -92,6 +94,12 @@ def script_names() -> list[str]:
     """The names of all scripts, sorted."""
     folder = files("admission.store") / "lua"
     return sorted(p.name.removesuffix(".lua") for p in folder.iterdir() if p.name.endswith(".lua"))
+
+
+@cache
+def all_scripts() -> Mapping[str, Script]:
+    """Every script by its name, read once in a process."""
+    return {name: Script.named(name) for name in script_names()}
 
 
 def read_contract(text: str) -> Contract:

@@ -8,6 +8,7 @@ from aiohttp import ClientSession, web
 from aiohttp.typedefs import Handler
 
 from admission.app import create_app
+from admission.bad_http import Runner
 from admission.clock import ManualClock
 from admission.store.connection import open_redis
 from admission.store.redis_store import RedisStore
@@ -35,7 +36,7 @@ async def served_at(url: str, clock: ManualClock, **changes: str) -> AsyncIterat
     settings = service_settings(**changes)
     redis = open_redis(url)
     store = RedisStore(redis, clock, settings.pool_policy(needs_worker=False))
-    runner = web.AppRunner(
+    runner = Runner(
         await create_app(settings, store),
         handler_cancellation=True,
         shutdown_timeout=1.0,

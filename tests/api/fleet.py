@@ -12,13 +12,26 @@ LOAD = {
     "gpu_memory_total_mb": 20,
     "cpu_load": 0.25,
     "memory_used_mb": 4096,
+    "running": 1,
+    "waiting": 0,
+    "kv_cache_usage": 0.25,
+    "gpus": [
+        {
+            "uuid": "GPU-1",
+            "load": 0.5,
+            "memory_used_mb": 10,
+            "memory_total_mb": 20,
+            "temperature_c": 40,
+            "power_w": None,
+        }
+    ],
 }
 HARDWARE = {
     "cpu_count": 8,
     "memory_total_mb": 65536,
     "disk_total_mb": 1000,
     "disk_free_mb": 900,
-    "gpus": [{"name": "H200", "memory_total_mb": 143771}],
+    "gpus": [{"name": "H200", "uuid": "GPU-1", "memory_total_mb": 143771}],
 }
 
 

@@ -192,7 +192,7 @@ async def test_a_pool_with_a_bad_name_is_refused(service: Service, redis: Redis)
         ("POST", "/queue/join/", 404),
         ("GET", JOIN, 405),
         ("DELETE", "/queue/status", 405),
-        ("GET", "/v1/embeddings", 404),
+        ("GET", "/v1/embeddings", 405),
         ("GET", "/v1/chat/completions", 405),
     ],
 )

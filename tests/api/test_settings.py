@@ -175,6 +175,9 @@ def test_several_servers_are_named_in_one_url(environ: dict[str, str]) -> None:
     ("environ", "named"),
     [
         ({"VESTIBULE_REDIS_MODE": "many", "REDIS_URL": "redis://a"}, "VESTIBULE_REDIS_MODE"),
+        ({"REDIS_URL": "127.0.0.1:6379"}, "REDIS_URL"),
+        ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL"),
+        ({"REDIS_URL": "redis://h:port/0"}, "REDIS_URL"),
         ({"REDIS_URL": "redis://a,b"}, "REDIS_URL"),
         ({**CLUSTER, "REDIS_URL": "redis://a:7000,b:70000"}, "REDIS_URL"),
         ({**CLUSTER, "REDIS_URL": "redis://a/1"}, "REDIS_URL"),

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tests.api.calls import AGENT_INFO, Caller, caller_of
 from tests.api.conftest import Served, listening
-from tests.api.fleet import HARDWARE, LOAD, beat, register
+from tests.api.fleet import HARDWARE, LOAD, beat, ready_worker, register
 from tests.conftest import Service
 
 WORKER = {
@@ -28,6 +28,8 @@ WORKER = {
     "load",
     "hardware",
     "agent_info",
+    "instance_id",
+    "engine",
 }
 
 
@@ -55,7 +57,10 @@ async def test_a_heartbeat_makes_the_worker_ready(own: Caller, admin: Caller) ->
     (before,) = (await admin("GET", "/admin/workers")).json["workers"]
     assert (before["ready"], before["reason"]) == (False, "registered")
     reply = await beat(own)
-    assert (reply.status, reply.json) == (200, {"ready": True, "reason": None, "draining": False})
+    assert (reply.status, reply.json) == (
+        200,
+        {"ready": True, "reason": None, "draining": False, "rotate": False},
+    )
 
 
 async def test_an_admin_sees_everything_but_the_secrets(
@@ -75,7 +80,12 @@ async def test_an_admin_sees_everything_but_the_secrets(
 
 async def test_an_unready_worker_stays_with_its_reason(own: Caller, admin: Caller) -> None:
     reply = await beat(own, ready=False, reason="loading the model", models=[])
-    assert reply.json == {"ready": False, "reason": "loading the model", "draining": False}
+    assert reply.json == {
+        "ready": False,
+        "reason": "loading the model",
+        "draining": False,
+        "rotate": False,
+    }
     (worker,) = (await admin("GET", "/admin/workers")).json["workers"]
     assert (worker["ready"], worker["reason"]) == (False, "loading the model")
 
@@ -97,7 +107,12 @@ async def test_a_drained_worker_gets_nothing_new(own: Caller, admin: Caller, by:
     else:
         reply = await admin("POST", "/admin/workers/w1/drain")
     assert (reply.status, reply.json) == (200, {"worker_id": "w1", "draining": True})
-    assert (await beat(own)).json == {"ready": False, "reason": None, "draining": True}
+    assert (await beat(own)).json == {
+        "ready": False,
+        "reason": None,
+        "draining": True,
+        "rotate": False,
+    }
 
 
 @pytest.mark.parametrize("path", ["/admin/workers/w9/drain", "/admin/workers/w9/release"])
@@ -120,8 +135,9 @@ async def test_a_taken_id_registers_again_only_with_its_own_token(
     assert (await beat(own)).status == 200
     again = await register(own, agent)
     assert again.status == 200
-    assert (await beat(own)).status == 403  # the token before that one
+    assert (await beat(own)).status == 200  # the reply may have been lost
     assert (await beat(own.with_key(again.json["token"]))).status == 200
+    assert (await beat(own)).status == 403  # the token before that one
     await admin("POST", "/admin/workers/w1/release")
     assert (await register(shared, agent)).status == 200
 
@@ -133,6 +149,7 @@ async def test_a_strangers_token_is_refused_before_the_address_is_called(
     for worker_id in ("w1", "nobody"):
         refused = await register(other, "http://127.0.0.1:1", worker_id=worker_id)
         assert (refused.status, refused.json["code"]) == (401, "unauthorized")
+    await beat(own)
     taken = await register(shared, "http://127.0.0.1:1", worker_id="w1")
     assert (taken.status, taken.json["code"]) == (409, "worker_taken")
 
@@ -179,6 +196,18 @@ async def test_an_impostor_of_an_agent_is_refused(shared: Caller, said: bytes) -
     async with listening(info) as url:
         reply = await register(shared, url)
     assert reply.status == 422
+
+
+async def test_the_address_of_another_worker_is_refused(shared: Caller) -> None:
+    async def info(_: web.Request) -> web.Response:
+        said = {"agent_checksum": AGENT_INFO["checksum"], "worker_id": "w2"}
+        return web.json_response(said)
+
+    async with listening(info) as url:
+        wrong = await register(shared, url)
+        right = await register(shared, url, worker_id="w2")
+    assert (wrong.status, wrong.fields) == (422, {"worker_id"})
+    assert right.status == 200
 
 
 async def test_the_address_must_answer_as_that_agent(shared: Caller, agent: str) -> None:
@@ -231,3 +260,43 @@ async def test_an_endless_info_is_refused_before_it_fills_the_memory(shared: Cal
     assert sent < 32 * 2**20
     server.close()
     await server.wait_closed()
+
+
+async def test_a_fingerprint_is_of_the_certificate_that_is_shown(
+    shared: Caller, agent: str
+) -> None:
+    plain = await register(shared, agent, fingerprint="0" * 64)
+    assert (plain.status, "https://" in plain.json["detail"]) == (422, True)
+    other = await register(shared, agent.replace("http:", "https:"), fingerprint="0" * 64)
+    assert (other.status, other.fields) == (422, {"url"})
+    short = await register(shared, agent, fingerprint="0")
+    assert (short.status, short.fields) == (422, {"fingerprint"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/admin/workers/w9/rotate"), ("DELETE", "/admin/workers/w9")]
+)
+async def test_only_an_admin_rotates_and_revokes(
+    admin: Caller, shared: Caller, method: str, path: str
+) -> None:
+    reply = await admin(method, path)
+    assert (reply.status, reply.fields) == (404, {"worker_id"})
+    assert (await shared(method, path)).status == 403
+
+
+async def test_a_revoked_worker_is_told_so(own: Caller, shared: Caller, admin: Caller) -> None:
+    await beat(own)
+    assert (await admin("POST", "/admin/workers/w1/rotate")).json["rotating"] is True
+    assert (await beat(own)).json["rotate"] is True
+    assert (await admin("DELETE", "/admin/workers/w1")).json == {
+        "worker_id": "w1",
+        "revoked": True,
+    }
+    told = [await beat(own), await register(shared, "http://127.0.0.1:1")]
+    assert [(reply.status, reply.json["code"]) for reply in told] == [(403, "worker_revoked")] * 2
+
+
+async def test_a_static_upstream_has_no_secrets(admin: Caller, service: Service) -> None:
+    await ready_worker(service)
+    reply = await admin("POST", "/admin/workers/w/rotate")
+    assert (reply.status, reply.json["code"]) == (409, "static_worker")

@@ -3,8 +3,9 @@
 A component that cannot be built or started fails the cases that need it, and says why.
 """
 
+import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -34,6 +35,11 @@ class SignIn(Protocol):
     """Make a user of that name and sign in, in a browser of that language."""
 
     async def __call__(self, name: str, locale: str = "en-US") -> "ChatPage": ...
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Nothing of ours runs in this process; Playwright is made for Python's own loop."""
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session")

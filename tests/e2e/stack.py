@@ -33,10 +33,10 @@ EXECUTABLE = Path(sys.executable).with_name("vestibule")
 class VllmServer(Server):
     """vLLM on CPU with the tiny model."""
 
-    name = "vllm"
     ready_within_s = 240  # 30 to 55 s on two idle cores
 
-    def __init__(self, folder: Path, components: Components) -> None:
+    def __init__(self, folder: Path, components: Components, name: str = "vllm") -> None:
+        self.name = name
         super().__init__(folder)
         self._components = components
 
@@ -62,10 +62,14 @@ class VllmServer(Server):
                 raise self.error(f"had {had} requests instead of {count}")
             await asyncio.sleep(POLL_S)
 
+    def running(self) -> int:
+        """How many requests it works on."""
+        return self._count("vllm:num_requests_running")
+
     async def is_idle(self, within_s: float) -> None:
         """Wait until it works on nothing."""
         deadline = time.monotonic() + within_s
-        while running := self._count("vllm:num_requests_running"):
+        while running := self.running():
             if time.monotonic() > deadline:
                 raise self.error(f"still works on {running} requests")
             await asyncio.sleep(POLL_S)

@@ -50,6 +50,7 @@ async def test_the_session_ends_while_the_answer_runs(
     await ann.send("And now?")
 
     await ann.sees_status(rf"{OVER}\. .*{FIRST}")
+    await ann.looks_at_status()
     await shots.take(ann, "waits again")
     await ann.sees_answer_begin(ANSWER, SESSION_S + SOON_S)
     await ann.stop()

@@ -16,6 +16,7 @@ from admission.domain import Status, Ticket
 from admission.store.redis_store import RedisStore
 from admission.store.thread_store import ThreadStore
 from tests.api.calls import caller_of, until
+from tests.api.fleet import look_again
 from tests.conftest import Service, service_settings
 from tests.frontends.conftest import Model, Person, answer_in, delta, person
 from tests.gateway.conftest import make_ready
@@ -81,7 +82,7 @@ async def test_who_waits_is_told_each_new_place_and_then_answered(
     async with ada.chats("hello", headers=headers) as chat:
         told = await chat.next() or {}
         assert (told["type"], told["position"]) == ("queue", 2)
-        assert told["message"].startswith("Vous avez le numéro 2 dans la file")
+        assert told["message"].startswith("Vous êtes en position 2 dans la file")
         await service.store.leave("default", "second", client="c")
         assert (await chat.next() or {})["position"] == 1
         await service.store.leave("default", "first")
@@ -315,6 +316,7 @@ async def test_in_a_request_pool_each_message_has_its_own_slot(
 
 async def person_of_requests(service: Service, name: str) -> Person:
     """Somebody with a token, in a request pool."""
+    await look_again(service)
     trusted = caller_of(service)
     joined = await trusted("POST", f"/queue/join/{name}", {"request_id": "r"})
     await trusted("POST", f"/queue/leave/{name}")

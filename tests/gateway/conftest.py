@@ -1,12 +1,15 @@
 """What the tests of the gateway share: upstreams, and a user who has a session."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
 
 from admission.domain import DEFAULT_POOL, WorkerReport
+from admission.store.calls import Calls
 from tests.api.calls import Caller, Reply, caller_of
 from tests.api.fleet import look_again
 from tests.conftest import Service
@@ -32,11 +35,11 @@ class Chatter:
         return await self._call("POST", path, data=body, headers={**self.headers, **headers})
 
     @asynccontextmanager
-    async def streams(self, **headers: str) -> AsyncIterator[ClientResponse]:
+    async def streams(self, path: str = CHAT, **headers: str) -> AsyncIterator[ClientResponse]:
         """A streamed answer, not read yet."""
         given = {**self.headers, **headers}
         body = chat(stream=True)
-        async with self._call.open("POST", CHAT, data=body, headers=given) as response:
+        async with self._call.open("POST", path, data=body, headers=given) as response:
             yield response
 
 
@@ -75,3 +78,17 @@ async def ada(service: Service) -> Chatter:
     user = Chatter(caller_of(service), "ada")
     await user.join()
     return user
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each script was called."""
+    counts: Counter[str] = Counter()
+    run = Calls.run
+
+    async def counted(self: Calls, name: str, pool: str, **given: Any) -> Any:
+        counts[name] += 1
+        return await run(self, name, pool, **given)
+
+    monkeypatch.setattr(Calls, "run", counted)
+    return counts

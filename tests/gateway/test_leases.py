@@ -10,7 +10,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from admission.domain import DEFAULT_POOL, Status
-from admission.gateway import place, turn
+from admission.gateway import lease, place
 from admission.store.names import pool_key
 from tests.api.calls import Caller, caller_of, until
 from tests.api.fleet import look_again
@@ -170,22 +170,39 @@ async def test_a_long_answer_keeps_its_lease(
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turn, "RENEW_S", 0.02)
+    monkeypatch.setattr(lease, "RENEW_S", 0.02)
     async with bob.streams() as response:
         await response.content.readany()
-        (lease,) = await redis.zrange(pool_key(DEFAULT_POOL, "sessions"), 0, -1)
-        assert isinstance(lease, bytes)
+        (ticket,) = await redis.zrange(pool_key(DEFAULT_POOL, "sessions"), 0, -1)
+        assert isinstance(ticket, bytes)
         for _ in range(3):
             service.clock.advance_ms(20_000)
 
             async def renewed() -> bool:
-                until_ms = await redis.zscore(pool_key(DEFAULT_POOL, "unused"), lease)
+                until_ms = await redis.zscore(pool_key(DEFAULT_POOL, "unused"), ticket)
                 return until_ms == service.clock.now_ms() + 30_000
 
             await until(renewed)
         assert await held(service) == (1, 0)
         upstream.go.set()
         await response.content.read()
+
+
+async def test_a_lease_taken_away_before_the_answer_is_called_a_turn(
+    service: Service, upstream: Upstream, bob: Chatter
+) -> None:
+    async def think(_: web.Request) -> web.StreamResponse:
+        await upstream.go.wait()
+        return web.Response()
+
+    upstream.act = think
+    asking = asyncio.create_task(bob.says(chat()))
+    await upstream.begun.wait()
+    await service.store.cancel(DEFAULT_POOL, "bob")
+    async with asyncio.timeout(1):  # long before the next renewal
+        reply = await asking
+    assert (reply.status, reply.json["error"]["code"]) == (429, "turn_over")
+    assert "session" not in reply.json["error"]["message"]
 
 
 async def test_so_many_calls_of_one_user_wait_at_most(

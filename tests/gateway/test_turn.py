@@ -6,8 +6,10 @@ import pytest
 from aiohttp import ClientPayloadError, ServerDisconnectedError, web
 from redis.asyncio import Redis
 
+from admission.directory import Directory
 from admission.domain import DEFAULT_POOL
-from admission.gateway import turn
+from admission.gateway import memory
+from admission.gateway.turn import Turns
 from admission.store.names import pool_key
 from tests.api.calls import caller_of, contents, until
 from tests.conftest import Service
@@ -90,7 +92,7 @@ async def _read(user: Chatter) -> bytes:
 async def test_a_removed_session_cuts_the_answer_at_its_next_renewal(
     service: Service, upstream: Upstream, ada: Chatter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "RENEW_S", 0.05)
+    monkeypatch.setattr(memory, "RENEW_S", 0.05)
     async with ada.streams() as response:
         await response.content.readany()
         await service.store.cancel(DEFAULT_POOL, "ada")
@@ -107,7 +109,7 @@ async def test_a_session_removed_before_the_answer_begins_is_told_so(
         await upstream.go.wait()
         return web.Response()
 
-    monkeypatch.setattr(turn, "RENEW_S", 0.05)
+    monkeypatch.setattr(memory, "RENEW_S", 0.05)
     upstream.act = think
     asking = asyncio.create_task(ada.says(chat()))
     await upstream.begun.wait()
@@ -119,7 +121,7 @@ async def test_a_session_removed_before_the_answer_begins_is_told_so(
 async def test_leaving_lets_the_running_answer_finish_in_its_slot(
     service: Service, upstream: Upstream, ada: Chatter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "RENEW_S", 0.05)
+    monkeypatch.setattr(memory, "RENEW_S", 0.05)
     call = caller_of(service)
     async with ada.streams() as response:
         await response.content.readany()
@@ -157,7 +159,7 @@ async def test_use_is_renewed_while_the_answer_runs(
     ada: Chatter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turn, "RENEW_S", 0.02)
+    monkeypatch.setattr(memory, "RENEW_S", 0.02)
     (ticket,) = await redis.zrange(pool_key(DEFAULT_POOL, "sessions"), 0, -1)
     assert isinstance(ticket, bytes)
     async with ada.streams() as response:
@@ -211,14 +213,17 @@ async def test_a_model_nobody_serves_is_404(
 async def test_a_caller_gone_while_the_turn_is_taken_holds_nothing(
     service: Service, ada: Chatter
 ) -> None:
-    async def take(message: str) -> None:
-        async with turn.hold(service.store, DEFAULT_POOL, "ada", message=message, concurrency=1):
+    async def take(turns: Turns) -> None:
+        async with turns.hold(DEFAULT_POOL, "ada", message=""):
             pass
 
     for _ in range(20):
-        dropped = asyncio.create_task(take(""))
+        turns = Turns(service.store, Directory(service.store), 1)
+        dropped = asyncio.create_task(take(turns))
         await asyncio.sleep(0)  # it has sent its call, and waits for the answer
         dropped.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dropped
-    await take("")  # the one place there is would be taken
+        await turns.settled()
+    # The one place there is would be taken.
+    await take(Turns(service.store, Directory(service.store), 1))

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from admission import news
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, Status
-from admission.gateway import turn
+from admission.gateway import memory
 from tests.api.calls import caller_of, contents
 from tests.api.conftest import served_at
 from tests.conftest import Service
@@ -32,12 +32,6 @@ from tests.gateway.waiters import (
 
 
 @pytest.fixture
-def model(upstream: Upstream) -> Model:
-    """The only worker, speaking as an OpenAI-compatible server does."""
-    return Model(upstream)
-
-
-@pytest.fixture
 async def patient(valkey: str, redis: Redis, clock: ManualClock) -> AsyncIterator[Service]:
     """A service with VESTIBULE_WHEN_FULL=wait and a ready worker."""
     changes = {
@@ -51,22 +45,17 @@ async def patient(valkey: str, redis: Redis, clock: ManualClock) -> AsyncIterato
         yield service
 
 
-async def test_an_sdk_waits_its_turn_and_reads_the_answer(service: Service, model: Model) -> None:
-    await take_slot(service)
-    asking = asyncio.create_task(sdk_says(service, stream=True, **WAITS))
-    await waiting(service, 1)
-    await free_slot(service)
-    assert await asking == "Héllo there"
-
-
-async def test_without_a_stream_the_answer_just_takes_longer(
-    service: Service, upstream: Upstream
+@pytest.mark.parametrize(("streams", "answer"), [(True, "Héllo there"), (False, "café")])
+async def test_an_sdk_waits_its_turn_and_reads_the_answer(
+    service: Service, upstream: Upstream, streams: bool, answer: str
 ) -> None:
+    if streams:
+        Model(upstream)  # chunks that an SDK can read
     await take_slot(service)
-    asking = asyncio.create_task(sdk_says(service, stream=False, **WAITS))
+    asking = asyncio.create_task(sdk_says(service, stream=streams, **WAITS))
     await waiting(service, 1)
     await free_slot(service)
-    assert await asking == "café"
+    assert await asking == answer
 
 
 async def test_places_are_told_in_comments_and_then_the_answer_comes_byte_exact(
@@ -78,14 +67,33 @@ async def test_places_are_told_in_comments_and_then_the_answer_comes_byte_exact(
     async with streaming(service, "ada", {"Accept-Language": "fr"}) as stream:
         assert stream.response.headers["Content-Type"] == "text/event-stream"
         assert stream.response.headers["X-Accel-Buffering"] == "no"
-        assert (await stream.next() or "").startswith(": Vous avez le numéro 2 dans la file")
+        assert (await stream.next() or "").startswith(": Vous êtes en position 2 dans la file")
         await service.store.leave(DEFAULT_POOL, "second", client="c")
-        assert (await stream.next() or "").startswith(": Vous avez le numéro 1 dans la file")
+        assert (await stream.next() or "").startswith(": Vous êtes en position 1 dans la file")
         await free_slot(service)
-        assert (await stream.next() or "") == ": C’est votre tour. Attente : 0 s."
+        assert (await stream.next() or "") == ": C’est à vous. Attente\u00a0: 0 s."
         assert await stream.response.content.read() == b"".join(CHUNKS)
-    assert upstream.seen[0].body == chat(stream=True)
+    assert upstream.seen[0].body.endswith(chat(stream=True)[1:])
     assert await status_of(service, "ada") is Status.ACTIVE
+
+
+async def test_an_answer_that_finishes_after_its_session_does_not_wait_and_another_does(
+    service: Service, upstream: Upstream
+) -> None:
+    upstream.go.set()
+    store, session_ms = service.store, service.settings.session_duration * 1000
+    await store.join(DEFAULT_POOL, "ada", ticket="t1", auto_confirm=True, client="m1")
+    await store.heartbeat(DEFAULT_POOL, "ada", client="m1")
+    service.clock.advance_ms(session_ms - 1)
+    await store.heartbeat(DEFAULT_POOL, "ada", client="m1")
+    service.clock.advance_ms(1)
+    async with streaming(service, "ada", {"X-Vestibule-Message": "m1"}) as stream:
+        assert await stream.response.content.read() == b"".join(CHUNKS)
+    assert await status_of(service, "ada") is Status.DISCONNECTED
+    async with streaming(service, "ada", {"X-Vestibule-Message": "m2"}) as stream:
+        await stream.next()
+        assert await status_of(service, "ada") is Status.WAITING
+    assert len(upstream.seen) == 1
 
 
 async def test_who_waits_long_gets_signs_of_life(
@@ -282,14 +290,13 @@ async def test_after_the_stream_has_begun_an_error_is_told_in_it(
 ) -> None:
     upstream.act = act  # type: ignore[assignment]
     await take_slot(service)
-    asking = asyncio.create_task(sdk_says(service, stream=True, **WAITS))
-    await waiting(service, 1)
-    await free_slot(service)
-    with pytest.raises(APIError) as caught:
-        await asking
-    assert caught.value.code == code
-    assert said in caught.value.message
-    assert "SECRET" not in caught.value.message
+    async with streaming(service, "ada") as stream:
+        await stream.next()  # who is freed before is refused with a status of HTTP
+        await free_slot(service)
+        error = data_of((await stream.rest())[-1])["error"]
+    assert error["code"] == code
+    assert said in error["message"]
+    assert "SECRET" not in error["message"]
 
 
 async def test_a_worker_that_went_away_meanwhile_is_told_in_the_stream(
@@ -311,7 +318,7 @@ async def test_a_session_that_ends_before_the_model_answers_is_told_in_the_strea
         await upstream.go.wait()
         return web.Response()
 
-    monkeypatch.setattr(turn, "RENEW_S", 0.05)
+    monkeypatch.setattr(memory, "RENEW_S", 0.05)
     upstream.act = think
     await take_slot(service)
     async with streaming(service, "ada") as stream:

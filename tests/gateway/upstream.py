@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -38,6 +39,7 @@ class Upstream:
     canceled: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     act: Act | None = None
+    gets: dict[str, Any] = field(default_factory=dict)  # what GET answers, as JSON
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(Seen(request.path_qs, request.headers, await request.read()))
@@ -48,6 +50,11 @@ class Upstream:
         except (asyncio.CancelledError, ConnectionResetError):
             self.canceled.set()
             raise
+
+    async def get(self, request: web.Request) -> web.Response:
+        if request.path not in self.gets:
+            raise web.HTTPNotFound
+        return web.json_response(self.gets[request.path])
 
     async def whole(self, _: web.Request) -> web.StreamResponse:
         headers = {"Content-Type": "application/json", "X-Of-The-Model": self.name}
@@ -93,7 +100,10 @@ async def listening(name: str) -> AsyncIterator[Upstream]:
     app.router.add_post("/{path:.*}", upstream.answer)
     app.router.add_get("/v1/models", _models)
     app.router.add_get("/info", _info)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    app.router.add_get("/{path:.*}", upstream.get)
+    runner = web.AppRunner(
+        app, handler_cancellation=True, shutdown_timeout=0.1, max_field_size=65_536
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

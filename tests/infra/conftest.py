@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -115,12 +116,25 @@ def eventually(check: Callable[[], bool], what: str) -> None:
         select.select([], [], [], 0.05)
 
 
-@pytest.fixture
-def state() -> Iterator[Path]:
-    """A state folder that is not there yet, with a name short enough for a socket."""
+@contextmanager
+def _fresh() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="vst-"))
     yield folder / "state"
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A state folder that is not there yet, with a name short enough for a socket."""
+    with _fresh() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Up]:
+    """One ``vestibule up`` for all the tests that do no more than use it."""
+    with _fresh() as folder, closing(Up(folder)) as one:
+        yield one.wait_ready()
 
 
 @pytest.fixture

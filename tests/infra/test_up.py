@@ -1,5 +1,6 @@
 """``vestibule up`` as its user meets it: real processes, a real Valkey, a real demo worker."""
 
+import asyncio
 import json
 import os
 import re
@@ -15,6 +16,12 @@ import pytest
 import requests
 from redis import Redis
 
+from admission.clock import RedisClock
+from admission.domain import DEFAULT_POOL, Worker
+from admission.store.connection import open_redis
+from admission.store.redis_store import RedisStore
+from infra.children import Children
+from infra.state import StateFolder
 from tests.infra.conftest import ROOT, Up, eventually
 
 Start = Callable[..., Up]
@@ -24,26 +31,34 @@ def _alive(processes: list[psutil.Process]) -> list[str]:
     return [p.name() for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_the_curl_it_prints_works_as_printed(up: Start) -> None:
-    printed = up().wait_ready().printed
-    command = re.search(r"try it\s+(curl .*?)\n  Ctrl-C", printed, re.DOTALL)
+def _does_what_it_prints(one: Up) -> None:
+    command = re.search(r"try it\s+(curl .*?)\n  Ctrl-C", one.printed, re.DOTALL)
     assert command
     reply = subprocess.run(["sh", "-c", command[1]], capture_output=True, text=True, check=True)
     assert json.loads(reply.stdout)["status"] == "active"
 
 
-def test_keys_are_made_once_and_only_their_owner_reads_them(up: Start, state: Path) -> None:
-    assert up().wait_ready().stop() == 0
-    keys = json.loads((state / "keys.json").read_text())
+def test_the_curl_it_prints_works_as_printed(running: Up) -> None:
+    _does_what_it_prints(running)
+
+
+def test_only_their_owner_reads_the_keys(running: Up) -> None:
+    keys = json.loads((running.state / "keys.json").read_text())
     assert set(keys) == {"service_key", "admin_key", "worker_token"}
-    assert stat.S_IMODE((state / "keys.json").stat().st_mode) == 0o600
-    assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    up().wait_ready()
-    assert json.loads((state / "keys.json").read_text()) == keys
+    assert stat.S_IMODE((running.state / "keys.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(running.state.stat().st_mode) == 0o700
 
 
-def test_the_demo_worker_answers_through_the_gateway(up: Start) -> None:
-    one = up().wait_ready()
+def test_keys_are_made_once(state: Path) -> None:
+    made = StateFolder(state)
+    made.claim()
+    keys = made.keys()
+    made.release()
+    assert StateFolder(state).keys() == keys
+
+
+def test_the_demo_worker_answers_through_the_gateway(running: Up) -> None:
+    one = running
     models = one.get("/v1/models").json()["data"]
     assert [model["id"] for model in models] == ["vestibule-demo"]
     assert one.post("/queue/join/ada", {"auto_confirm": True}).json()["status"] == "active"
@@ -94,25 +109,23 @@ def test_a_port_that_is_no_number_names_the_setting(up: Start) -> None:
     _fails(up(VESTIBULE_PORT="eighty"), 2, "VESTIBULE_PORT")
 
 
-def test_a_second_one_on_the_same_folder_is_refused(up: Start, state: Path) -> None:
-    up().wait_ready()
-    _fails(up(), 1, f"another vestibule already runs on the state folder {state}")
+def test_a_second_one_on_the_same_folder_is_refused(running: Up, up: Start) -> None:
+    second = up(VESTIBULE_STATE_DIR=str(running.state))
+    _fails(second, 1, f"another vestibule already runs on the state folder {running.state}")
 
 
-def test_data_of_a_newer_server_is_refused(up: Start, state: Path) -> None:
-    assert up().wait_ready().stop() == 0
-    (state / "valkey-version").write_text("99.0.0\n")
+def test_data_of_a_newer_server_is_refused(running: Up, up: Start, state: Path) -> None:
+    note = "valkey-version"
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", (running.state / note).read_text())
+    state.mkdir()
+    (state / "up.lock").touch()
+    (state / note).write_text("99.0.0\n")
     _fails(up(), 1, "was written by Valkey 99.0.0, newer than")
 
 
 def test_a_redis_that_does_not_answer_is_one_clear_line(up: Start) -> None:
     one = up(REDIS_URL="redis://:secret@127.0.0.1:1/0")
     assert "secret" not in _fails(one, 1, "no Redis answers at 127.0.0.1:1/0")
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1", "redis://h:port/0"])
-def test_a_redis_url_that_is_none_names_the_setting(up: Start, url: str) -> None:
-    _fails(up(REDIS_URL=url), 2, "vestibule: REDIS_URL: ")
 
 
 def test_it_listens_on_ipv6_too(up: Start) -> None:
@@ -125,10 +138,17 @@ def test_a_host_that_is_none_is_one_clear_line(up: Start) -> None:
     _fails(up("--host", "no.such.host.invalid"), 1, "cannot listen on no.such.host.invalid")
 
 
-def test_children_get_no_key_they_do_not_need(up: Start) -> None:
-    one = up(VESTIBULE_ADMIN_KEY="an-admin-key-of-the-environment").wait_ready()
+def test_keys_of_the_environment_are_in_force_and_no_child_gets_one_it_does_not_need(
+    up: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"VESTIBULE_SERVICE_KEY": "one-of-my-own", "VESTIBULE_ADMIN_KEY": "another-of-my-own"}
+    for name, key in keys.items():
+        monkeypatch.setenv(name, key)
+    one = up(**keys).wait_ready()
+    assert f"{', '.join(keys)} of the environment" in one.printed
+    _does_what_it_prints(one)
     for child in one.children():
-        assert "VESTIBULE_ADMIN_KEY" not in child.environ()
+        assert not child.environ().keys() & keys.keys()
 
 
 def test_redis_url_switches_the_embedded_server_off(up: Start, state: Path, valkey: str) -> None:
@@ -164,13 +184,11 @@ def test_survivors_of_kill_9_are_stopped_at_the_next_start(up: Start) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"valkey": 5}', '{"a": [-1, 0]}', '{"a": ["x", 0]}'])
-def test_a_damaged_record_of_children_does_not_hinder_a_start(
-    up: Start, state: Path, text: str
-) -> None:
-    state.mkdir()
-    (state / "up.lock").touch()
-    (state / "children.json").write_text(text)
-    assert up(VESTIBULE_UPSTREAMS="http://127.0.0.1:1").wait_ready().stop() == 0
+def test_a_damaged_record_of_children_does_not_hinder_a_start(tmp_path: Path, text: str) -> None:
+    record = tmp_path / "children.json"
+    record.write_text(text)
+    Children(tmp_path).stop_survivors()
+    assert not record.exists()
 
 
 def test_a_folder_of_other_things_is_left_alone(up: Start, state: Path) -> None:
@@ -191,22 +209,18 @@ def test_a_worker_that_was_stopped_is_ready_no_more(up: Start, valkey: str) -> N
     with Redis.from_url(valkey) as redis:
         redis.flushall()  # other tests kill their workers, whose leases then last a while
     one = up(REDIS_URL=valkey).wait_ready()
+    (ours,) = one.get("/admin/workers", "admin_key").json()["workers"]
+    assert ours["ready"]
     assert one.stop() == 0
-    other = up(REDIS_URL=valkey, VESTIBULE_UPSTREAMS="http://127.0.0.1:1").wait_ready()
-    workers = other.get("/admin/workers", "admin_key").json()["workers"]
-    assert not [worker for worker in workers if worker["ready"]]
+    assert [worker.ready for worker in asyncio.run(_workers_at(valkey))] == [False]
 
 
-def test_the_printed_curl_uses_the_key_that_is_in_force(
-    up: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VESTIBULE_SERVICE_KEY", "one-of-my-own")
-    printed = up(VESTIBULE_SERVICE_KEY="one-of-my-own").wait_ready().printed
-    assert "VESTIBULE_SERVICE_KEY of the environment" in printed
-    command = re.search(r"try it\s+(curl .*?)\n  Ctrl-C", printed, re.DOTALL)
-    assert command
-    reply = subprocess.run(["sh", "-c", command[1]], capture_output=True, text=True, check=True)
-    assert json.loads(reply.stdout)["status"] == "active"
+async def _workers_at(url: str) -> list[Worker]:
+    redis = open_redis(url)
+    try:
+        return await RedisStore(redis, RedisClock(), None).workers(DEFAULT_POOL)
+    finally:
+        await redis.aclose()
 
 
 def test_a_killed_valkey_comes_back_with_every_ticket(up: Start) -> None:

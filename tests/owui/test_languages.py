@@ -5,6 +5,7 @@ A table is one test, which names every wrong row at once.
 
 import json
 import re
+from collections.abc import Iterable
 
 import pytest
 
@@ -50,6 +51,18 @@ def filled(language: str, key: str) -> str:
     return words.say(key, line=line, place=place, waited=waited, when=when, time=time)
 
 
+def none_of(wrong: Iterable[object]) -> None:
+    """Fails with every one that there is."""
+    found = [str(row) for row in wrong]
+    assert not found, "\n".join(found)
+
+
+def alike(said: Iterable[object], table: Iterable[object]) -> None:
+    """Both have the same rows; fails with every row that differs."""
+    pairs = zip(said, table, strict=True)
+    none_of(f"{one}, not {other}" for one, other in pairs if one != other)
+
+
 def test_there_are_five_languages() -> None:
     assert tuple(TABLES) == LANGUAGES
 
@@ -60,12 +73,11 @@ def test_a_language_says_everything_that_english_says() -> None:
 
 
 def test_a_text_is_filled_with_the_same_as_in_english() -> None:
-    filled_with = {
-        (language, key): placeholders(TABLES[language][key]) for language, key in EVERY_TEXT
-    }
-    assert filled_with == {
-        (language, key): placeholders(TABLES["en"][key]) for language, key in EVERY_TEXT
-    }
+    none_of(
+        (language, key, TABLES[language][key])
+        for language, key in EVERY_TEXT
+        if placeholders(TABLES[language][key]) != placeholders(TABLES["en"][key])
+    )
 
 
 def is_clean(text: str) -> bool:
@@ -79,16 +91,16 @@ def is_clean(text: str) -> bool:
 
 
 def test_a_text_is_clean() -> None:
-    texts = {(language, key): TABLES[language][key] for language, key in EVERY_TEXT}
-    assert {row: text for row, text in texts.items() if not is_clean(text)} == {}
+    texts = [(language, key, TABLES[language][key]) for language, key in EVERY_TEXT]
+    none_of(row for row in texts if not is_clean(row[2]))
 
 
 def test_a_text_ends_alike_in_each_language() -> None:
     keys = [key for key in TABLES["en"] if not is_a_time(key)]
     ends = {key: {TABLES[language][key][-1] in ".)" for language in LANGUAGES} for key in keys}
-    assert {key for key in keys if len(ends[key]) > 1} == set()
+    none_of(key for key in keys if len(ends[key]) > 1)
     # What has its own box is made of whole sentences.
-    assert {key for key in keys if ends[key] != {True} and not is_a_status(key)} == set()
+    none_of(key for key in keys if ends[key] != {True} and not is_a_status(key))
 
 
 def is_spaced(language: str, text: str) -> bool:
@@ -100,13 +112,13 @@ def is_spaced(language: str, text: str) -> bool:
 
 
 def test_only_french_puts_a_space_before_a_colon() -> None:
-    texts = {(language, key): TABLES[language][key] for language, key in EVERY_TEXT}
-    assert {row: text for row, text in texts.items() if not is_spaced(row[0], text)} == {}
+    texts = [(language, key, TABLES[language][key]) for language, key in EVERY_TEXT]
+    none_of(row for row in texts if not is_spaced(row[0], row[2]))
 
 
 def test_a_status_fits_the_one_line_that_open_webui_shows() -> None:
     statuses = [filled(language, key) for language, key in EVERY_TEXT if is_a_status(key)]
-    assert [text for text in statuses if len(text) > FITS] == []
+    none_of(text for text in statuses if len(text) > FITS)
 
 
 # The place.
@@ -216,7 +228,7 @@ def test_times_to_come() -> None:
         (seconds, high_s, tuple(words.wait(seconds, high_s) for words in every))
         for seconds, high_s, _ in WAITS
     ]
-    assert said == WAITS
+    alike(said, WAITS)
 
 
 def test_a_time_to_come_is_never_silly() -> None:
@@ -245,7 +257,7 @@ def test_a_time_to_come_is_never_silly() -> None:
         (float("inf"), None, "more than 24 hours"),
     ]
     said = [(seconds, high_s, Words().wait(seconds, high_s)) for seconds, high_s, _ in table]
-    assert said == table
+    alike(said, table)
 
 
 def test_all_times_to_come_read_well() -> None:
@@ -304,7 +316,7 @@ def test_times_that_passed() -> None:
     table = [(0, "0 s"), (0.2, "0 s"), (42.4, "42 s"), (59.6, "1 min"), (60, "1 min"),
              (185, "3 min 5 s"), (3600, "1 h"), (3659, "1 h"), (4215, "1 h 10 min")]  # fmt: skip
     for language in LANGUAGES:
-        assert [(seconds, Words(language).elapsed(seconds)) for seconds, _ in table] == table
+        alike([(seconds, Words(language).elapsed(seconds)) for seconds, _ in table], table)
 
 
 # The choice.
@@ -339,7 +351,7 @@ def test_the_language_is_the_first_of_ours_that_is_wished_for() -> None:
         (("zh", "", "es-MX"), "es"),
         (("," * 100_000 + "fr",), "en"),
     ]
-    assert [(wishes, choose(*wishes)) for wishes, _ in table] == table
+    alike([(wishes, choose(*wishes)) for wishes, _ in table], table)
 
 
 def test_a_language_that_is_not_ours_has_no_words() -> None:

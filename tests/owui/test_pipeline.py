@@ -189,7 +189,7 @@ async def test_after_the_longest_wait_the_place_is_kept_and_the_chat_says_so(
     assert (ticket["status"], ticket["position"]) == ("waiting", 1)
     await server.session_ends(ann)
     await bob.sees("It is your turn")
-    assert bob.told[-1]["type"] == "notification"
+    await until(lambda: bob.told[-1]["type"] == "notification")  # comes after the status
     again = server.message("bob")
     await again.is_answered()
     assert again.told == []

@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from admission.clock import ManualClock
 from admission.domain import PoolPolicy, Status, Ticket
 from admission.outcomes import Joined, NoSession, Passed, Refused, Unknown
-from admission.store.redis_store import WORKER_LEASE_MS, RedisStore
+from admission.store.redis_store import RedisStore
+from admission.store.registry import WORKER_LEASE_MS
 from tests.simulation.ledger import LIVE, Broken, Ledger, Move, Turn, hold
 from tests.simulation.sets import Sets
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from admission.domain import Status, Worker
-from admission.outcomes import Foreign, Reported, Unknown
+from admission.outcomes import Foreign, Reported, Revoked, Unknown
 from tests.store.conftest import RoomOf
 from tests.store.room import POOL, Room, report
 
@@ -15,7 +15,9 @@ IDENTITY = {"url": "http://127.0.0.1:9001", "kind": "agent", "upstream_key": "k"
 STATIC = {"url": "http://127.0.0.1:9002", "kind": "static"}
 
 
-async def register(room: Room, worker: str = "w", *, own: str = "own", presented: str = "") -> bool:
+async def register(
+    room: Room, worker: str = "w", *, own: str = "own", presented: str = ""
+) -> bool | Revoked:
     return await room.store.register_worker(
         POOL, worker, identity=IDENTITY, slots=2, token_hash=own, presented_hash=presented
     )
@@ -62,8 +64,74 @@ async def test_a_known_worker_registers_again_only_by_its_own_token(ready: Room)
     assert await register(ready, own="newer", presented="own")
     again = await seen(ready)
     assert (again.first_seen_ms, again.ready) == (first.first_seen_ms, False)
-    assert await beat(ready) == Foreign()
     assert await beat(ready, own="newer") == Reported(ready=True, reason=None, draining=False)
+    assert await beat(ready) == Foreign()
+
+
+async def test_new_secrets_hold_once_they_are_used_and_the_former_until_then(ready: Room) -> None:
+    """Else a lost reply would lock a worker out, and gateways use a key it does not have yet."""
+    newer = {**IDENTITY, "upstream_key": "k2"}
+    assert await ready.store.rotate_worker(POOL, "w") is None
+    assert await beat(ready, slots=2) == Reported(True, None, False, rotate=True)
+    assert await ready.store.register_worker(
+        POOL, "w", identity=newer, slots=2, token_hash="newer", presented_hash="own"
+    )
+    worker = await seen(ready)
+    assert (worker.ready, worker.upstream_key) == (True, "k")
+    assert worker.token_hashes == ("own", "newer")
+    assert await beat(ready) == Reported(True, None, False, rotate=True)  # it never got the reply
+    assert await beat(ready, own="newer") == Reported(True, None, False)
+    assert (await seen(ready)).upstream_key == "k2"
+    assert (await seen(ready)).token_hashes == ("newer",)
+    assert await beat(ready) == Foreign()
+
+
+async def test_only_agents_have_secrets_to_rotate(room: Room) -> None:
+    assert await room.store.rotate_worker(POOL, "up") == Unknown()
+    await static(room)
+    assert await room.store.rotate_worker(POOL, "up") == Foreign()
+
+
+async def test_a_registration_whose_reply_was_lost_does_not_hold_the_id(room: Room) -> None:
+    await register(room)
+    room.clock.advance_ms(LEASE_MS - 1)
+    assert not await register(room, own="again", presented="shared")
+    room.clock.advance_ms(1)
+    assert not (await seen(room)).claimed
+    assert await register(room, own="again", presented="shared")
+    assert await beat(room) == Foreign()
+    assert await beat(room, own="again") == Reported(True, None, False)
+    room.clock.advance_ms(LEASE_MS)
+    assert not await register(room, own="thief", presented="shared")
+
+
+async def test_a_revoked_worker_may_not_report_register_or_drain(ready: Room) -> None:
+    assert await ready.store.revoke_worker(POOL, "w")
+    assert not await ready.store.revoke_worker(POOL, "nobody")
+    worker = await seen(ready)
+    assert (worker.ready, worker.revoked, worker.reason) == (False, True, "revoked by an admin")
+    assert worker.token_hashes == ()
+    assert (await ready.metrics()).ready_workers == 0
+    assert await beat(ready) == Revoked()
+    for presented in ("own", "shared"):
+        assert await register(ready, own="again", presented=presented) == Revoked()
+    assert await ready.store.drain_worker(POOL, "w", token_hash="own") == Foreign()
+    assert await ready.store.rotate_worker(POOL, "w") == Unknown()
+    ready.clock.advance_ms(24 * HOUR_MS)
+    await ready.store.expire_workers(POOL)
+    assert (await seen(ready)).revoked
+    assert await ready.store.close_pool(POOL) is None  # it serves nothing
+
+
+async def test_a_verdict_stands_whatever_the_worker_reports(ready: Room) -> None:
+    assert await ready.store.judge_worker(POOL, "w", "another file")
+    assert not await ready.store.judge_worker(POOL, "w", "another file")
+    assert not await ready.store.judge_worker(POOL, "nobody", "another file")
+    assert (await ready.metrics()).ready_workers == 0
+    assert (await seen(ready)).reason == "another file"
+    assert await beat(ready) == Reported(False, "another file", False)
+    assert await ready.store.judge_worker(POOL, "w", "")
+    assert await beat(ready) == Reported(True, None, False)
 
 
 async def test_a_released_id_is_free_again(ready: Room) -> None:
@@ -109,6 +177,17 @@ async def test_drain_is_for_the_worker_itself_and_for_admins(
     assert (await seen(ready)).draining == drained
     assert (await ready.metrics()).ready_workers == int(not drained)
     assert await beat(ready) == Reported(not drained, None, drained)
+
+
+@pytest.mark.parametrize("by", ["own", ""])
+async def test_a_worker_that_stopped_while_secrets_were_renewed_is_ready_again(
+    ready: Room, by: str
+) -> None:
+    await ready.store.rotate_worker(POOL, "w")
+    await ready.store.drain_worker(POOL, "w", token_hash=by)
+    await register(ready, own="next", presented="own")
+    await beat(ready, own="next")
+    assert (await seen(ready)).draining == (by == "")  # an admin's wish outlives new secrets
 
 
 async def test_nobody_drains_a_worker_that_is_not_there(room: Room) -> None:

@@ -1,11 +1,16 @@
 """A recording admission and a model server that answers nothing until a test says how."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from tests.worker.stand_ins import Admission, Request, Upstream, plain
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The agent ships alone, and runs on Python's own loop."""
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

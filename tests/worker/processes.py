@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientError, ClientSession, TCPConnector
 
 from tests.worker.stand_ins import DEADLINE_S
 
@@ -125,7 +125,14 @@ class Agent:
 
 @asynccontextmanager
 async def agent(
-    folder: Path, *, admission_url: str, vllm_url: str, port: int | None = None, **environment: str
+    folder: Path,
+    *,
+    admission_url: str,
+    vllm_url: str = "",
+    port: int | None = None,
+    words: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    **environment: str,
 ) -> AsyncIterator[Agent]:
     """The agent as it ships: one file, run by itself. Keywords are more of its environment."""
     port = port or free_port()
@@ -137,8 +144,14 @@ async def agent(
         "VESTIBULE_WORKER_STATE": str(folder / "state.json"),
         **environment,
     }
-    command = [sys.executable, str(AGENT), "--port", str(port)]
-    async with program(command, settings, folder) as child, ClientSession() as http:
-        running = Agent(child, f"http://127.0.0.1:{port}", http)
+    command = [sys.executable, str(AGENT), "--host", host, "--port", str(port), *words]
+    scheme = "https" if environment.get("VESTIBULE_WORKER_TLS") == "on" else "http"
+    # The certificate is the agent's own; the tests that are about it pin it.
+    connector = TCPConnector(ssl=False)
+    async with (
+        program(command, settings, folder) as child,
+        ClientSession(connector=connector) as http,
+    ):
+        running = Agent(child, f"{scheme}://{host}:{port}", http)
         await running.until("/healthz", 200)
         yield running

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, web
+from aiohttp import ClientError, ClientSession, Fingerprint, web
 
 DEADLINE_S = 10.0
 
@@ -38,6 +38,7 @@ class Admission:
         self.shared_token = "shared"
         self.upstream_key = "upstream-key"
         self.draining = False
+        self.rotate = False
         self.heartbeat_interval = 10.0
         self._news = asyncio.Condition()
 
@@ -73,10 +74,14 @@ class Admission:
         if worker_id in self.known and call.key == self.shared_token:
             return _problem(409, "this worker_id is taken")
         try:
-            async with ClientSession() as session, session.get(f"{call.body['url']}/info") as info:
+            pin = call.body["fingerprint"]
+            known = Fingerprint(bytes.fromhex(pin)) if pin else True
+            url = f"{call.body['url']}/info"
+            async with ClientSession() as session, session.get(url, ssl=known) as info:
                 assert (await info.json())["worker_id"] == worker_id
         except ClientError:
             return _problem(422, "the worker does not answer /info")
+        self.rotate = False
         self.known[worker_id] = f"own-{len(self.registrations)}"
         token = {"token": self.known[worker_id], "upstream_key": self.upstream_key}
         interval = {"heartbeat_interval": self.heartbeat_interval}
@@ -90,7 +95,7 @@ class Admission:
         if call.key != own:
             return _problem(403, "not its own token")
         seen = {"ready": call.body["ready"] and not self.draining, "reason": None}
-        return web.json_response({**seen, "draining": self.draining})
+        return web.json_response({**seen, "draining": self.draining, "rotate": self.rotate})
 
     async def _drain(self, request: web.Request) -> web.Response:
         async with self._news:
@@ -128,26 +133,35 @@ Answer = Callable[[Request, asyncio.StreamReader, asyncio.StreamWriter], Awaitab
 
 @dataclass
 class Upstream:
-    """A model server: `/v1/models` and `/metrics` by itself, the rest by `answer`."""
+    """A model server: what an agent asks by itself, the rest by `answer`."""
 
     answer: Answer
+    token: bytes = b"{}"  # what it says when the agent asks for one token
+    token_status: str = "200 OK"
+    tokens: int = 0  # how often it was asked for one
     models: list[str] = field(default_factory=lambda: ["tiny"])
     metrics: str = ""
     key: str | None = None
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     _open: list[asyncio.StreamWriter] = field(default_factory=list)
+    _server: asyncio.Server | None = None
+
+    def close(self) -> None:
+        """Listen no more, and hang up."""
+        assert self._server
+        self._server.close()
+        for writer in self._open:
+            writer.close()
 
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator["Upstream"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:
-            server.close()
-            for writer in self._open:
-                writer.close()
+            self.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.append(writer)
@@ -161,6 +175,11 @@ class Upstream:
                     writer.write(plain(json.dumps(card).encode()))
                 elif target == "/metrics":
                     writer.write(plain(self.metrics.encode()))
+                elif target == "/version":
+                    writer.write(plain(b'{"version": "0.33.0"}'))
+                elif request.header("User-Agent")[:1] and "vestibule-agent" in str(request.headers):
+                    self.tokens += 1
+                    writer.write(plain(self.token, status=self.token_status))
                 else:
                     self.requests.append(request)
                     await self.answer(request, reader, writer)

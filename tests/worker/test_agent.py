@@ -27,11 +27,19 @@ async def test_info_gives_the_checksum_of_the_file_that_runs(
     tmp_path: Path, admission: Admission, upstream: Upstream
 ) -> None:
     async with agent(tmp_path, admission_url=admission.url, vllm_url=upstream.url) as running:
+        await running.until("/readyz", 200)
         assert json.loads(await running.until("/info", 200)) == {
             "agent_version": AGENT_VERSION,
             "agent_build_date": AGENT_BUILD_DATE,
             "agent_checksum": hashlib.sha256(AGENT.read_bytes()).hexdigest(),
             "worker_id": "w1",
+            "instance_id": None,
+            "models": ["tiny"],
+            "vllm_version": "0.33.0",
+            "vllm_ready": True,
+            "vllm_state": "external",
+            "vllm_restarts": 0,
+            "model_percent": None,
         }
 
 
@@ -80,6 +88,19 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path, upstream: Upstrea
     assert status == 1
     assert "address already in use" in written.splitlines()[-1]
     assert "Traceback" not in written
+
+
+async def test_two_agents_do_not_share_a_state(
+    tmp_path: Path, admission: Admission, upstream: Upstream
+) -> None:
+    """Each would end the other's vLLM as a leftover of its own."""
+    async with agent(tmp_path, admission_url=admission.url, vllm_url=upstream.url):
+        state = str(tmp_path / "state.json")
+        environment = TOKEN | {"VESTIBULE_WORKER_STATE": state}
+        command = [sys.executable, str(AGENT), "--port", str(free_port())]
+        async with program(command, environment, tmp_path) as child:
+            status, written = await child.end()
+    assert (status, written) == (1, f"agent: another agent runs with {state}\n")
 
 
 async def test_wrong_settings_end_it_with_status_2(tmp_path: Path) -> None:
@@ -140,6 +161,7 @@ async def test_a_former_upstream_key_is_good_for_a_while_only(
     for key in ("first", "second", "second"):
         worker.take_key(key)
     assert worker.may_call("first")
+    worker.settle_keys()
     retired = asyncio.Event()
     asyncio.get_running_loop().call_later(0.01, retired.set)
     await retired.wait()

@@ -38,8 +38,7 @@ async def test_it_registers_once_it_listens_and_says_what_it_is(
         await admission.until_ready()
         info = json.loads((await running.get("/info"))[1])
     register, beat = admission.registrations[0], admission.heartbeats[-1]
-    known = {name.removeprefix("agent_"): value for name, value in info.items()}
-    del known["worker_id"]
+    known = {name: info[f"agent_{name}"] for name in ("version", "build_date", "checksum")}
     assert register.key == "shared"
     assert register.body["url"] == running.url
     assert beat.key == "own-1"
@@ -52,8 +51,9 @@ async def test_it_registers_once_it_listens_and_says_what_it_is(
     assert (beat.body["in_flight"], beat.body["queue_depth"]) == (0, 5)
     assert set(beat.body["load"]) == {
         *("gpu_load", "gpu_memory_used_mb", "gpu_memory_total_mb"),
-        *("cpu_load", "memory_used_mb"),
+        *("cpu_load", "memory_used_mb", "gpus", "running", "waiting", "kv_cache_usage"),
     }
+    assert beat.body["engine"] == {"state": "external", "version": "0.33.0"}
 
 
 async def test_a_change_of_readiness_is_told_at_once(tmp_path: Path, admission: Admission) -> None:

@@ -204,7 +204,7 @@ async def test_a_stream_the_model_server_breaks_off_is_not_ended_cleanly(
             await answer.read()
 
 
-async def test_a_model_server_that_is_away_is_a_502_in_the_openai_envelope(
+async def test_a_worker_that_is_not_ready_sends_the_gateway_elsewhere(
     tmp_path: Path, admission: Admission
 ) -> None:
     async with agent(
@@ -212,8 +212,31 @@ async def test_a_model_server_that_is_away_is_a_502_in_the_openai_envelope(
     ) as running:
         await admission.until(lambda: bool(admission.heartbeats))
         async with running.http.post(f"{running.url}{CHAT}", headers=KEY, json={}) as answer:
-            assert answer.status == 502
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            assert (await answer.json())["error"]["code"] == "not_ready"
+
+
+async def test_a_model_server_that_has_just_gone_sends_the_gateway_elsewhere(
+    tmp_path: Path, admission: Admission, upstream: Upstream
+) -> None:
+    async with agent(tmp_path, admission_url=admission.url, vllm_url=upstream.url) as running:
+        await admission.until_ready()
+        upstream.close()
+        async with running.http.post(f"{running.url}{CHAT}", headers=KEY, json={}) as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
             assert (await answer.json())["error"]["code"] == "model_server_away"
+
+
+async def test_a_request_the_model_server_drops_is_dropped(
+    worker: Agent, upstream: Upstream
+) -> None:
+    async def drop(_: Request, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    upstream.answer = drop
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await worker.http.post(f"{worker.url}{CHAT}", headers=KEY, json={})
+    assert 'requests_total{status="aborted"} 1' in (await worker.get("/metrics"))[1]
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@
   };
   const number = (n) =>
     new Intl.NumberFormat(document.documentElement.lang, { useGrouping: n >= words.grouped_from }).format(n);
-  const about = (s) =>
-    s < 60 ? words.time.less
-    : s < 5400 ? form(words.time.minutes, Math.round(s / 60))
-    : form(words.time.hours, Math.round(s / 3600));
+  const time = (kind, s) =>
+    s < 5400 ? form(words.time[`${kind}minutes`], Math.round(s / 60))
+    : form(words.time[`${kind}hours`], Math.round(s / 3600));
+  const about = (s) => (s < 60 ? words.time.less : time("", s));
   const atMost = (high, wait) =>
-    high < 60 || about(high) === about(wait) ? "" : words.time.at_most.replace("{time}", about(high));
+    high < 60 || about(high) === about(wait) ? "" : time("most_", high);
 
   function put(id, text) {
     const place = document.getElementById(id);

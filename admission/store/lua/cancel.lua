@@ -16,6 +16,9 @@ local ticket, facts, state = latest(user, named)
 if not ticket or (named ~= "" and named ~= ticket) then return unknown() end
 if state ~= "disconnected" then disconnect(ticket, facts, state, "removed", NOW) end
 if REQUESTS and named == "" then end_all_of(user, "removed") end
-redis.call("ZREM", K.finishing, ticket, facts.previous or ticket)
+for _, over in ipairs({ ticket, facts.previous }) do
+  local left = load_ticket(over)
+  if redis.call("ZREM", K.finishing, over) == 1 then log(over, left, "finishing", "disconnected") end
+end
 offer_free()
 return reply("cancelled", { previous = state, status = "disconnected" })

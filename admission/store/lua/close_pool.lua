@@ -9,7 +9,9 @@ RETURNS
   closed   null  nothing is left of it
   staffed  null  a worker still serves it, so it stays
 ]]
-if redis.call("HLEN", K.workers) > 0 then return reply("staffed") end
+for _, raw in ipairs(redis.call("HVALS", K.workers)) do
+  if not cjson.decode(raw).revoked then return reply("staffed") end
+end
 keep_setting("paused", true)
 local left = BATCH
 for _, key in ipairs({ K.queue, K.skipped, K.drafts, K.sessions }) do

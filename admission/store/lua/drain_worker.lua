@@ -1,5 +1,6 @@
 --[[
-drain_worker - no new requests for this worker; what runs finishes.
+drain_worker - no new requests for this worker; what runs finishes. What a worker asked for itself
+ends when it registers again.
 
 ARGV
   now_ms      int   0 = Redis TIME
@@ -15,8 +16,11 @@ local worker, token_hash = ARGV[3], ARGV[4]
 local raw = redis.call("HGET", K.workers, worker)
 if not raw then return reply("unknown") end
 local facts = cjson.decode(raw)
-if token_hash ~= "" and facts.token_hash ~= token_hash then return reply("foreign") end
-facts.draining = true
+local following = facts.following and facts.following.token_hash
+if token_hash ~= "" and token_hash ~= facts.token_hash and token_hash ~= following then
+  return reply("foreign")
+end
+facts.draining, facts.drains_itself = true, token_hash ~= "" or facts.drains_itself
 redis.call("HSET", K.workers, worker, cjson.encode(facts))
 redis.call("ZREM", K.ready, worker)
 return reply("draining")

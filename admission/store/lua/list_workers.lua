@@ -15,6 +15,7 @@ for i = 1, #all, 2 do
   if facts.ready and not facts.draining and lease <= NOW then
     facts.reason = "no heartbeat"
   end
+  facts.reason = facts.verdict or facts.reason
   facts.worker_id, facts.ready = all[i], lease > NOW
   workers[#workers + 1] = facts
 end

@@ -11,8 +11,9 @@ ARGV
   concurrency  int   requests of one session that may run at once; a lease carries one
   ticket       str   '' or the lease meant, in a request pool; else the one of this request
 RETURNS
-  pass     {ticket_id, deadline_ms}  renew within 30 s; deadline_ms is the session's, absent when
-                                     the session is over and this answer is finishing
+  pass     {ticket_id, deadline_ms, now_ms, running}  renew within 30 s; deadline_ms is the
+                                     session's, absent when the session is over and this answer
+                                     is finishing; running: requests of the session, with this one
   busy     {ticket_id}               as many requests as allowed already run
   refused  view|null                 no session; the view tells the place, if there is one
 ]]
@@ -49,7 +50,7 @@ if state == "active" then
   if crowded(facts) then return reply("busy", { ticket_id = ticket }) end
   use(ticket, facts)
   renew(ticket, facts)
-  return reply("pass", { ticket_id = ticket,
+  return reply("pass", { ticket_id = ticket, now_ms = NOW, running = count(facts.uses),
     deadline_ms = tonumber(redis.call("ZSCORE", K.sessions, ticket)) })
 end
 return finishing(ticket) or finishing(facts.previous)

@@ -1,0 +1,141 @@
+"""The gate: a call passes in its user's turn, on to a worker; or it waits, or hears why not."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from admission import logs
+from admission.accounting.allowances import Grant
+from admission.errors import AdmissionError, Busy, NoWorker, StoreUnavailable
+from admission.gateway import pick, tasks, turn
+from admission.gateway.call import Call, read_call
+from admission.gateway.notice import Notice
+from admission.gateway.place import Place
+from admission.gateway.relay import Exchange, abort
+from admission.gateway.upstream import SATURATED_RETRY_S, Full
+from admission.keys import ALLOWANCES, ANSWER_BEGUN, AWAY, DIRECTORY, TURNS
+
+log = logging.getLogger(__name__)
+
+
+async def pass_gate(request: web.Request) -> web.StreamResponse:
+    """One call, from its body to the end of its answer."""
+    began_s = asyncio.get_running_loop().time()
+    call = await read_call(request)
+    app = request.app
+    if not app[DIRECTORY].ready(call.model):
+        raise NoWorker
+    with await app[ALLOWANCES].take(call.who, call.user) as grant:
+        return await _Passage(request, call, grant, began_s).run()
+
+
+class _Passage:
+    """One call that is allowed and can be answered, on its way through its turn."""
+
+    def __init__(self, request: web.Request, call: Call, grant: Grant, began_s: float) -> None:
+        self._request, self._call, self._grant, self._began_s = request, call, grant, began_s
+        self._app = request.app
+        self._notice: Notice | None = None  # only who waits gets one
+
+    async def run(self) -> web.StreamResponse:
+        try:
+            return await (self._beside() if self._call.task else self._in_turn())
+        except pick.Saturated as full:
+            if not self._has_told():
+                return _said_full(full)
+            error: AdmissionError = Full()
+        except AdmissionError as caught:
+            if ANSWER_BEGUN in self._request:  # half of it has gone out
+                abort(self._request)
+                return web.Response()
+            if not self._has_told():
+                raise
+            error = caught
+        assert self._notice is not None
+        return await self._notice.refuse(error)
+
+    def _has_told(self) -> bool:
+        """Has an answer begun with words of ours?"""
+        return self._notice is not None and self._notice.stream.begun
+
+    async def _beside(self) -> web.StreamResponse:
+        async with tasks.beside(self._request, self._call):
+            return await self._answer()
+        raise AssertionError  # the block returns or raises
+
+    async def _in_turn(self) -> web.StreamResponse:
+        call, turns = self._call, self._app[TURNS]
+        try:
+            if turns.admits(call.pool, call.user):  # which most calls find
+                async with turns.hold(call.pool, call.user, message=call.message):
+                    return await self._answer()
+            async with AsyncExitStack() as stack:
+                away = self._app[AWAY]
+                try:
+                    away.look()
+                    await self._take_turn(stack)
+                except StoreUnavailable:
+                    stack.enter_context(away.passing())
+                return await self._answer()
+        except turn.TurnLost:
+            raise turn_over(self._request, self._call.pool, self._call.user) from None
+        raise AssertionError  # the block returns or raises
+
+    async def _take_turn(self, stack: AsyncExitStack) -> None:
+        """Until ``stack`` closes the call runs in its user's session, or in a lease of its own.
+
+        A session is tried first: an answer may finish in one that is over, and needs no place then.
+        """
+        request, call = self._request, self._call
+        leases = self._app[DIRECTORY].is_request_pool(call.pool)
+        if not leases:
+            try:
+                return await self._hold(stack)
+            except turn.NoTurn:
+                if not call.wait_s:
+                    raise
+        adopted = call.ticket if leases else ""
+        place = Place(request, call.who, call.pool, call.user, client=call.message, ticket=adopted)
+        await stack.enter_async_context(place)
+        self._notice = notice = Notice(request, streams=call.streams, on_page=call.on_page)
+        await place.take(notice.tell, call.wait_s)
+        await notice.come()
+        try:
+            return await self._hold(stack, place.ticket)
+        except Busy:
+            place.refused()
+            raise
+
+    async def _hold(self, stack: AsyncExitStack, lease: str = "") -> None:
+        call, turns = self._call, self._app[TURNS]
+        await stack.enter_async_context(
+            turns.hold(call.pool, call.user, message=call.message, ticket=lease)
+        )
+
+    async def _answer(self) -> web.StreamResponse:
+        call, told = self._call, self._notice.stream if self._notice else None
+        exchange = Exchange(self._request, call, self._grant, self._began_s, told)
+        with exchange:
+            for attempt in pick.attempts(self._app[DIRECTORY], call.model, call.conversation):
+                with attempt as worker:
+                    return await exchange.relay(worker)
+            raise exchange.failure or NoWorker
+        raise AssertionError  # the block returns or raises
+
+
+def turn_over(request: web.Request, pool: str, user: str) -> Busy:
+    """What to tell whose right to run ended before the model answered."""
+    logs.event(log, "answer_outlived_turn", user_id=user, pool=pool)
+    if request.app[DIRECTORY].is_request_pool(pool):
+        return Busy("Your turn ended before the answer did.", code="turn_over")
+    return Busy("Your session ended before the answer did.", code="session_over")
+
+
+def _said_full(full: pick.Saturated) -> web.Response:
+    """The model server's own words, and when to ask again."""
+    headers = {k: v for k, v in full.headers.items() if k.lower() != "content-length"}
+    response = web.Response(status=full.status, body=full.body, headers=headers)
+    response.headers.setdefault("Retry-After", str(SATURATED_RETRY_S))
+    return response

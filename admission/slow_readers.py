@@ -1,0 +1,47 @@
+"""Cuts off who reads nothing of its answer: what waits for them fills memory and holds a worker.
+
+aiohttp waits for such a caller without end. It tells its protocol when the connection takes no more
+(``pause_writing``), which is where the time begins (3.14: ``base_protocol.BaseProtocol``).
+"""
+
+import asyncio
+import logging
+
+from aiohttp.web_protocol import RequestHandler
+
+from admission import logs
+
+log = logging.getLogger(__name__)
+
+
+class Patient(RequestHandler):
+    """One connection. ``patience_s``: how long its caller may read nothing while bytes wait."""
+
+    __slots__ = ("_losing_patience", "patience_s")
+
+    patience_s: float
+    _losing_patience: asyncio.TimerHandle | None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        loop = asyncio.get_running_loop()
+        self._losing_patience = loop.call_later(self.patience_s, self._cut)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._calm()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._calm()
+        super().connection_lost(exc)
+
+    def _calm(self) -> None:
+        handle = getattr(self, "_losing_patience", None)
+        if handle is not None:
+            handle.cancel()
+            self._losing_patience = None
+
+    def _cut(self) -> None:
+        logs.event(log, "caller_reads_nothing", logging.WARNING, after_s=self.patience_s)
+        if self.transport is not None:
+            self.transport.abort()
