@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server
@@ -73,6 +73,12 @@ class _Protocol(Patient):
                 "A line of the request's head is longer than allowed (VESTIBULE_HEAD_BYTES_MAX).",
                 code="head_too_large",
                 field="headers",
+            )
+        elif isinstance(exc, ContentEncodingError):
+            error = AdmissionError(
+                "Content-Encoding: a body may come as it is, or packed by gzip or deflate.",
+                code="bad_encoding",
+                field="Content-Encoding",
             )
         else:
             error = AdmissionError("The request is not HTTP/1.1.", code="bad_http", field="request")

@@ -115,27 +115,6 @@ class Session:
         self._ended.append(request)
         self._changed()
 
-    def used(self, message: str) -> None:
-        """A request of it ran, or runs where nobody here sees it."""
-        self._answered.add(message)
-        self._changed()
-
-    async def see(self) -> bool:
-        """Is there a session? Redis is asked.
-
-        Raises:
-            StoreUnavailable: it does not answer.
-        """
-        doubts, asked_ms = self._doubts, self._store.passed_ms()
-        self._asking += 1
-        try:
-            outcome = await self._store.keep(self._pool, self._user, running={})
-        finally:
-            self._asking -= 1
-        if isinstance(outcome, Kept) and doubts == self._doubts:
-            self._trust(asked_ms, outcome.deadline_ms - outcome.now_ms)
-        return isinstance(outcome, Kept)
-
     def doubt(self) -> None:
         """The ticket moved: nothing that is known holds for certain."""
         self._doubts += 1

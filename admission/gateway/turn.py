@@ -56,21 +56,6 @@ class Turns:
             return False
         return self._memory.session(pool, user).admits(self._concurrency)
 
-    async def admitted(self, pool: str, user: str, *, message: str = "") -> None:
-        """Whether ``user`` has a session now, from memory or Redis; it counts as use of it. Nothing
-        is begun that must be given back, and the limit of requests at once is not looked at: for a
-        proxy that relays by itself and never says when a request ended.
-
-        Raises:
-            NoTurn: no session; of an answer that finishes one nothing is known here.
-            StoreUnavailable: Redis is away.
-        """
-        session = self._memory.session(pool, user)
-        if not session.trusted and not await session.see():
-            ticket = await self._store.status(pool, user)
-            raise refusal(ticket if isinstance(ticket, Ticket) else None)
-        session.used(message)
-
     def hear(self, change: Change) -> None:
         """Whose tickets moved may have lost the right to run."""
         self._memory.hear(change)

@@ -36,6 +36,11 @@ async def raw(service: Service, request: bytes) -> tuple[int, str, dict[str, obj
             "headers",
         ),
         (f"GET /{'x' * 9000} HTTP/1.1\r\nX: {SECRET}\r\n\r\n".encode(), "headers"),
+        (
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Encoding: br\r\n"
+            b"Content-Length: 2\r\n\r\n{}",
+            "Content-Encoding",
+        ),
     ],
 )
 async def test_broken_http_is_a_problem_and_its_text_is_not_logged(

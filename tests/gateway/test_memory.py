@@ -11,9 +11,10 @@ from aiohttp import ClientPayloadError, ServerDisconnectedError, web
 from redis.asyncio import Redis
 
 from admission.clock import ManualClock
+from admission.directory import Directory
 from admission.domain import DEFAULT_POOL, Change
 from admission.gateway import memory
-from admission.gateway.turn import NoTurn, Turns
+from admission.gateway.turn import Turns
 from admission.outcomes import Kept, Passed
 from admission.store.names import pool_key
 from tests.api.calls import Caller, caller_of, until
@@ -270,11 +271,11 @@ async def test_a_service_that_stops_tells_everything(
 async def test_who_is_not_in_use_is_forgotten(
     service: Service, upstream: Upstream, ada: Chatter
 ) -> None:
-    turns = Turns(service.store, None, 4)  # type: ignore[arg-type]
+    turns = Turns(service.store, Directory(service.store), 4)
     keeping = asyncio.create_task(turns.keep())
     sessions = turns._memory._sessions
-    await turns.admitted(DEFAULT_POOL, "ada")
-    assert len(sessions) == 1
+    async with turns.hold(DEFAULT_POOL, "ada", message=""):
+        assert len(sessions) == 1
 
     async def empty() -> bool:
         service.clock.advance_ms(1001)
@@ -282,22 +283,6 @@ async def test_who_is_not_in_use_is_forgotten(
 
     await until(empty)
     keeping.cancel()
-
-
-async def test_a_proxy_asks_without_running_anything(
-    service: Service, ada: Chatter, asked: Counter[str]
-) -> None:
-    turns = Turns(service.store, None, 4)  # type: ignore[arg-type]
-    for _ in range(5):
-        await turns.admitted(DEFAULT_POOL, "ada")
-    assert asked["keep"] == 1
-    with pytest.raises(NoTurn, match="join"):
-        await turns.admitted(DEFAULT_POOL, "bob")
-    await free_slot(service, "ada")
-    turns.hear(Change(DEFAULT_POOL, ("ada",)))
-    with pytest.raises(NoTurn):
-        await turns.admitted(DEFAULT_POOL, "ada")
-    await turns.settled()
 
 
 KILLED, USERS = 400, 8
