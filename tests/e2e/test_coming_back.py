@@ -23,7 +23,7 @@ WATCHED_S = 3
 KEPT = r"Your place is kept"
 TOLD_LATER = rf"{KEPT} and you need not watch"
 YOUR_TURN = r"It is your turn"
-DRAFT_S = 6
+DRAFT_S = 15  # time to see who moved up
 
 
 async def stops_watching(
