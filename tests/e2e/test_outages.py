@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
 
 GRACE_S = 4
-SESSION_S = 30  # time enough for two others to line up, and for a kill
+SESSION_S = 45  # time enough for two others to line up, and for a kill
 RETRYING = "The line does not answer. Trying again."
 
 

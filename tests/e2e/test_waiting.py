@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Long, because the first case of a first run builds the components.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
 
-SHORT_SESSION_S = 25  # time enough for two others to line up behind the first
+SHORT_SESSION_S = 40  # time enough for two others to line up behind the first
 
 
 async def test_the_first_leaves(
