@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 from aiohttp import ClientError, Fingerprint
 from multidict import CIMultiDict
 
-from admission.gateway.framing import Body, Head, Unreadable, UntilClose, body_of, read_head
+from admission.gateway.framing import Reader, Unreadable
 
 UNREAD_BYTES_MAX = 65_536  # of an answer; then the worker is not read from until its reader comes
-HEADS_MAX = 8  # interim ones (100, 103) before an answer
 
 
 class NotConnected(ClientError):
@@ -274,9 +273,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
-        self._head: bytes | None = None  # what came of it; None: it is whole
-        self._heads = 0
-        self._body: Body | None = None
+        self._reader = Reader(limits.head_bytes)
         self._keeps = True
         self._unread: list[bytes] = []
         self._unread_bytes = 0
@@ -300,14 +297,14 @@ class Connection(asyncio.Protocol):
         """Returns when the answer's head has come. Raises as ``Connections.request``."""
         if self._transport is None:
             raise Disconnected("closed")
-        self._answer, self._head, self._heads, self._body = answer, b"", 0, None
+        self._answer, self._reader = answer, Reader(self._limits.head_bytes)
         self._unread, self._unread_bytes = [], 0  # of the answer before, which nobody read
         self.is_whole = False
         self._heard_s = self._loop.time()
         self._ends_s = self._heard_s + self._limits.total_s
         self._timer = self._loop.call_at(self._deadline_s(), self._look)
         self._transport.write(sent)
-        while self._body is None:
+        while self._reader.head is None:
             await self.more()
 
     def take(self) -> bytes:
@@ -352,7 +349,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self.is_whole or self._error:  # what we closed ourselves is no answer's end
             return
-        if exc is None and isinstance(self._body, UntilClose):
+        if exc is None and self._reader.ends_by_close:
             self._finish()
         else:
             self.fail(Disconnected(type(exc).__name__ if exc else "closed"))
@@ -363,47 +360,24 @@ class Connection(asyncio.Protocol):
             return
         self._heard_s = self._loop.time()
         try:
-            if self._head is not None:
-                data = self._take_head(self._head + data)
-            if data and self._body is not None:
-                self._take_body(data)
+            piece = self._reader.feed(data)
         except Unreadable as error:
             self.fail(error)
             return
-        if self._body is not None:
-            if self._body.whole:
-                self._finish()
-            self._wake()
-
-    def _take_head(self, data: bytes) -> bytes:
-        """What follows it."""
-        while self._head is not None:
-            raw, gap, rest = data.partition(b"\r\n\r\n")
-            if len(raw) > self._limits.head_bytes:
-                raise Unreadable("the head is too long")
-            if not gap:
-                self._head = data
-                return b""
-            head = read_head(raw)
-            if head.status == 101 or (head.status < 200 and self._heads == HEADS_MAX):
-                raise Unreadable("interim answer")
-            self._heads += 1
-            self._head, data = (b"" if head.status < 200 else None), rest
-        self._begin(head)
-        return data
-
-    def _begin(self, head: Head) -> None:
-        assert self._answer
-        self._body, self._keeps = body_of(head), head.keeps
-        self._answer.status, self._answer.headers = head.status, head.headers
-
-    def _take_body(self, data: bytes) -> None:
-        assert self._body is not None
-        if self._body.whole:
-            raise Unreadable("more than its body")
-        piece = self._body.feed(data)
-        if not piece:
+        head = self._reader.head
+        if head is None:
             return
+        if self._answer:  # the head has just come
+            self._answer.status, self._answer.headers, self._keeps = head
+            self._answer = None
+        if piece:
+            self._hold(piece)
+        if self._reader.whole:
+            self._finish()
+        self._wake()
+
+    def _hold(self, piece: bytes) -> None:
+        """Until its reader comes."""
         self._unread.append(piece)
         self._unread_bytes += len(piece)
         if self._unread_bytes > UNREAD_BYTES_MAX and not self._paused and self._transport:
@@ -412,7 +386,6 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self.is_whole = True
-        self._answer = None
         if self._paused and self._transport:
             self._paused = False
             self._transport.resume_reading()

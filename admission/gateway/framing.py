@@ -1,16 +1,18 @@
-"""Where an HTTP/1.1 answer's head ends and its body: bytes in, bytes out, no I/O (RFC 9112)."""
+"""One HTTP/1.1 answer as its bytes come, no I/O (RFC 9112). llhttp reads it; what llhttp lets pass
+and a worker never sends is refused here."""
 
-import re
 from typing import NamedTuple
 
 from aiohttp import ClientError
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpResponseParser,
+)
 from multidict import CIMultiDict
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n\0]*)?")
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_LENGTH = re.compile(r"[0-9]{1,15}")
-_LINE_BYTES_MAX = 4_096  # before a chunk, or behind the last
+HEADS_MAX = 8  # interim ones (100, 103) before an answer
 _EMPTY = frozenset({204, 304})
 
 
@@ -26,124 +28,84 @@ class Head(NamedTuple):
     keeps: bool
 
 
-def read_head(raw: bytes) -> Head:
-    """The head, without the empty line behind it.
+class Reader:
+    """One answer. ``head`` is there when it has come, ``whole`` says that the body has;
+    ``ends_by_close``: only the end of the connection can tell.
 
-    Raises:
-        Unreadable: it is none.
+    Args:
+        head_bytes: at most so many of a head, or of what stands between a body's chunks.
     """
-    first, *lines = raw.split(b"\r\n")
-    found = _STATUS_LINE.fullmatch(first)
-    if not found:
-        raise Unreadable("status line")
-    headers: CIMultiDict[str] = CIMultiDict()
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not _NAME.fullmatch(name) or b"\n" in value or b"\r" in value:
-            raise Unreadable("header")
-        if b"\0" in value:
-            raise Unreadable("header")
-        headers.add(name.decode(), value.strip(b" \t").decode("utf-8", "surrogateescape"))
-    said = ",".join(headers.getall("Connection", ())).lower()
-    keeps = "close" not in said and (found[1] == b"1" or "keep-alive" in said)
-    return Head(int(found[2]), headers, keeps)
 
-
-class Sized:
-    """A body of a known length."""
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.whole = not length
-
-    def feed(self, data: bytes) -> bytes:
-        """What of ``data`` belongs to the body. Raises Unreadable when there is more."""
-        self._left -= len(data)
-        if self._left < 0:
-            raise Unreadable("more than its length")
-        self.whole = not self._left
-        return data
-
-
-class UntilClose:
-    """A body that ends with its connection."""
-
-    whole = False
-
-    def feed(self, data: bytes) -> bytes:
-        return data
-
-
-class Chunked:
-    """A body in chunks; trailers are dropped."""
-
-    def __init__(self) -> None:
-        self._rest = b""  # less than a line
-        self._left = 0  # of a chunk's bytes
-        self._ended = False  # the last chunk's size was read, trailers follow
-        self._gap = False  # a chunk's closing line end is due
-        self.whole = False
+    def __init__(self, head_bytes: int) -> None:
+        self.head: Head | None = None
+        self.whole = self.ends_by_close = False
+        self._head_bytes = head_bytes
+        self._heads = 0
+        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._size = 0  # of the headers
+        self._framing = 0  # bytes since the head or the last piece of the body
+        self._pieces: list[bytes] = []
+        self._parser = HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
 
     def feed(self, data: bytes) -> bytes:
         """The body's bytes in ``data``. Raises Unreadable."""
-        if self._rest:
-            data, self._rest = self._rest + data, b""
-        parts, at, end = [], 0, len(data)
-        while at < end:
-            if self._left:
-                part = data[at : at + self._left]
-                parts.append(part)
-                at += len(part)
-                self._left -= len(part)
-                self._gap = not self._left
-                continue
-            line_end = data.find(b"\r\n", at)
-            if line_end < 0:
-                if end - at > _LINE_BYTES_MAX:
-                    raise Unreadable("chunk")
-                self._rest = data[at:]
-                break
-            line, at = data[at:line_end], line_end + 2
-            self._take_line(line, surplus=at < end)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if self.whole:
+            raise Unreadable("more than its body")
+        if not (self.head or self._heads or self._framing or data.startswith(b"H")):
+            raise Unreadable("status line")  # llhttp skips empty lines, and reads RTSP and ICE
+        self._framing += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserCallbackError as error:
+            raise error.__context__ or error from None
+        except (HttpParserError, HttpParserUpgrade) as error:
+            raise Unreadable(str(error)) from error
+        if self._framing > self._head_bytes:
+            raise Unreadable("the head is too long, or what stands between chunks")
+        if self.whole:
+            del self._parser  # it refers back to this
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _take_line(self, line: bytes, *, surplus: bool) -> None:
-        if self._gap:
-            if line:
-                raise Unreadable("chunk")
-            self._gap = False
-        elif self._ended:
-            self.whole = not line
-            if self.whole and surplus:
-                raise Unreadable("more than its chunks")
-        else:
-            size = line.partition(b";")[0].rstrip(b" \t")
-            if not _SIZE.fullmatch(size):
-                raise Unreadable("chunk")
-            self._left = int(size, 16)
-            self._ended = not self._left
+    # --- what the parser calls -------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self.head:
+            raise Unreadable("more than its body")
 
-Body = Sized | UntilClose | Chunked
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head:  # a trailer
+            return
+        self._size += len(name) + len(value) + 4
+        # No tabs: llhttp finds no coding it knows in "chunked<tab>", nor may we.
+        self._headers.add(name.decode(), value.rstrip(b" ").decode("utf-8", "surrogateescape"))
 
+    def on_headers_complete(self) -> None:
+        status, headers = self._parser.get_status_code(), self._headers
+        if self._parser.get_http_version() not in ("1.0", "1.1") or not 100 <= status < 600:
+            raise Unreadable("status line")
+        if self._size > self._head_bytes:
+            raise Unreadable("the head is too long")
+        self._framing = self._size = 0
+        if status < 200:
+            self._heads += 1
+            if self._heads > HEADS_MAX:
+                raise Unreadable("interim answer")
+            self._headers = CIMultiDict()
+            return
+        codings = [coding.lower() for coding in headers.getall("Transfer-Encoding", ())]
+        if status not in _EMPTY:
+            if codings not in ([], ["chunked"]):
+                raise Unreadable("transfer encoding")
+            self.ends_by_close = not codings and "Content-Length" not in headers
+        self.head = Head(status, headers, self._parser.should_keep_alive())
 
-def body_of(head: Head) -> Body:
-    """How the body behind this head ends.
+    def on_body(self, piece: bytes) -> None:
+        if self.head is None:
+            raise Unreadable("interim answer")  # llhttp gives some of them a body
+        self._framing = 0
+        self._pieces.append(piece)
 
-    Raises:
-        Unreadable: the head says it in two ways.
-    """
-    lengths = set(head.headers.getall("Content-Length", ()))
-    codings = head.headers.getall("Transfer-Encoding", ())
-    if head.status in _EMPTY:
-        return Sized(0)
-    if codings:
-        if lengths or [coding.lower() for coding in codings] != ["chunked"]:
-            raise Unreadable("transfer encoding")
-        return Chunked()
-    if not lengths:
-        return UntilClose()
-    length = lengths.pop()
-    if lengths or not _LENGTH.fullmatch(length):
-        raise Unreadable("length")
-    return Sized(int(length))
+    def on_message_complete(self) -> None:
+        self.whole = self.head is not None
