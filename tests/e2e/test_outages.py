@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
 
-GRACE_S = 4
-SESSION_S = 45  # time enough for two others to line up, and for a kill
+GRACE_S = 20  # who watches renews presence every 15 s
+SESSION_S = 90  # time enough for two others to line up, for a kill and for the grace
 RETRYING = "The line does not answer. Trying again."
 
 
