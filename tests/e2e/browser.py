@@ -33,6 +33,7 @@ FLAGS = [
 @asynccontextmanager
 async def chromium(executable: Path) -> AsyncIterator[Browser]:
     """A headless Chromium that runs as long as the block does."""
+    expect.set_options(timeout=STEP_TIMEOUT_S * 1000)  # its own 5 s are short for two busy cores
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
         async with browser:
