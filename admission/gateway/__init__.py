@@ -8,6 +8,7 @@ that may begin before the model's · ``tasks`` what never takes a turn · ``away
 Redis.
 
 Then: ``pick`` the worker, by the rules of ``routing`` and by who did not answer (``trouble``) ·
-``upstream`` brings the call there · ``headers`` which pass · ``relay`` the bytes, and the account
-of them. Beside it: ``ask`` asks for who is no OpenAI client · ``tally`` counts who waits.
+``upstream`` brings the call there, over a kept ``connection`` whose answers ``framing`` reads ·
+``headers`` which pass · ``relay`` the bytes, and the account of them. Beside it: ``ask``
+asks for who is no OpenAI client · ``tally`` counts who waits.
 """
