@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from admission.pages.words import LANGUAGES
+from admission.pages.words import LANGUAGES, words
 from tests.api.calls import caller_of
 from tests.conftest import Service
 
@@ -119,16 +119,17 @@ async def test_the_whole_way_with_scripts(browser: "Browser", line: Line) -> Non
 async def test_the_whole_way_without_scripts(browser: "Browser", line: Line) -> None:
     from playwright.async_api import expect
 
+    said = words("de")
     page = await opened(browser, line.link, java_script_enabled=False, locale="de-DE")
     await expect(page.locator("#position")).to_have_text("2")
     await line.goes("carol")
     await expect(page.locator("#position")).to_have_text("1")  # it loaded itself again
     await line.goes("bob")
-    await expect(page.get_by_role("heading")).to_have_text("Sie sind an der Reihe")
-    await page.get_by_role("button", name="Jetzt beginnen").click()
-    await expect(page.get_by_role("heading")).to_have_text("Sie sind dran")
-    await page.get_by_role("button", name="Meine Sitzung beenden").click()
-    await expect(page.get_by_role("heading")).to_have_text("Ihre Zeit ist vorbei")
+    await expect(page.get_by_role("heading")).to_have_text(said["draft"]["heading"])
+    await page.get_by_role("button", name=said["draft"]["confirm"]).click()
+    await expect(page.get_by_role("heading")).to_have_text(said["active"]["heading"])
+    await page.get_by_role("button", name=said["active"]["leave"]).click()
+    await expect(page.get_by_role("heading")).to_have_text(said["disconnected"]["heading"])
 
 
 async def test_a_link_on_another_site_works(browser: "Browser", line: Line) -> None:
