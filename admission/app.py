@@ -28,7 +28,7 @@ from admission.api import (
 from admission.api import keys as api_keys
 from admission.auth import Gatekeeper
 from admission.directory import Directory
-from admission.gateway import ollama
+from admission.gateway import ollama, stored
 from admission.gateway import routes as gateway
 from admission.gateway.away import Away
 from admission.gateway.connection import Connections
@@ -56,11 +56,12 @@ ROUTES = (
     pages.routes,
     docs.routes,
     health.routes,
+    stored.routes,
     gateway.routes,
     ollama.routes,
     auth.routes,
 )
-GATEWAY_ROUTES = (health.routes, gateway.routes, ollama.routes, auth.routes)
+GATEWAY_ROUTES = (health.routes, stored.routes, gateway.routes, ollama.routes, auth.routes)
 
 
 async def create_app(

@@ -97,6 +97,11 @@ class Directory:
         """Workers that may get a request for ``model`` now."""
         return list(self.fleet(model).workers.values())
 
+    def everyone(self) -> list[Worker]:
+        """Workers that may get requests now, whatever their models, each once."""
+        fleets = self._fleets.values()
+        return list({name: w for fleet in fleets for name, w in fleet.workers.items()}.values())
+
     def count(self) -> dict[str, int]:
         """How many workers there are, and how many are ready."""
         return {"known": len(self._workers), "ready": sum(w.ready for w in self._workers)}

@@ -88,6 +88,5 @@ class PoolPaused(Unavailable):
 class NoWorker(Unavailable):
     code = "no_ready_worker"
 
-    def __init__(self) -> None:
-        # A worker reports at least every 10 s.
-        super().__init__("No worker is ready for this model.", retry_after_s=5)
+    def __init__(self, detail: str = "No worker is ready for this model.") -> None:
+        super().__init__(detail, retry_after_s=5)  # a worker reports at least every 10 s

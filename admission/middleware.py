@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 from admission import logs, proxies, views
 from admission.api import access
 from admission.auth import NOBODY
-from admission.errors import AdmissionError, BadInput
+from admission.errors import AdmissionError, BadInput, NotFound
 from admission.keys import GATEKEEPER, RATES, REQUEST_ID, SETTINGS
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -36,7 +36,7 @@ def error_response(request: web.Request, error: AdmissionError) -> web.Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if request.path.startswith("/v1/"):
+    if _is_openai(request):
         return web.json_response(views.openai_error(error), status=error.status, headers=headers)
     if request.path.startswith("/api/"):  # as Ollama says it
         return web.json_response({"error": error.detail}, status=error.status, headers=headers)
@@ -68,7 +68,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         response = error_response(request, _of_framework(error, request))
-        if hdrs.ALLOW in error.headers:
+        if response.status == 405:
             response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return response
     except web.RequestPayloadError:  # not encoded as its headers say
@@ -141,7 +141,22 @@ def _allowed_origin(request: web.Request) -> str | None:
     return origin if origin in request.app[SETTINGS].allowed_origins else None
 
 
+def _is_openai(request: web.Request) -> bool:
+    return request.path == "/v1" or request.path.startswith("/v1/")
+
+
+def _is_named(request: web.Request) -> bool:
+    """Is there a route of this very path, with another method?"""
+    return any(each.canonical == request.path for each in request.app.router.resources())
+
+
 def _of_framework(error: web.HTTPException, request: web.Request) -> AdmissionError:
+    if error.status == 405 and _is_openai(request) and not _is_named(request):
+        return NotFound(
+            f"{request.method} {request.path} is not passed on: it names no model, so no worker,"
+            " and what a worker lists (files, batches) would be every user's.",
+            code="no_such_path",
+        )
     details = {
         404: f"There is nothing at {request.path}.",
         405: f"{request.method} is not for this path.",

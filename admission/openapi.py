@@ -165,6 +165,7 @@ PATH: dict[str, dict[str, Any]] = {
     "whose": {"type": "string", "pattern": f"^{USER_ID.pattern}$"},
     "model": {"type": "string", "minLength": 1},
     "path": {"type": "string", "pattern": "^[A-Za-z0-9_/-]+$"},
+    "response": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
 }
 _NAME = {"type": "string", "maxLength": 256}
 _INSTANT = {"type": "string", "format": "date-time"}
@@ -237,7 +238,7 @@ def _operation(tag: str, each: Operation, names: dict[type[BaseModel], str]) -> 
             "required": any(field.is_required() for field in each.body.model_fields.values()),
             "content": {"application/json": {"schema": reference}},
         }
-    elif each.path.startswith("/v1/") and each.method == "POST":
+    elif each.path.startswith("/v1/") and each.method == "POST" and "{response}" not in each.path:
         made["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _CHAT}},

@@ -112,6 +112,17 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
                 ("/api/embeddings", "One embedding (Ollama)"),
             )
         ),
+        *(
+            Operation(method, f"/v1/responses/{{response}}{part}", f"{what}, by the worker that has"
+                      " it and without a turn",
+                      "user", {200: ""}, None, (), (404, 408, 413, 502, 504), "any")
+            for method, part, what in (
+                ("GET", "", "A stored response, or the stream of its events (OpenAI)"),
+                ("DELETE", "", "A stored response is forgotten (OpenAI)"),
+                ("GET", "/input_items", "What a stored response was asked (OpenAI)"),
+                ("POST", "/cancel", "A response that runs in the background is ended (OpenAI)"),
+            )
+        ),
         Operation("GET", "/api/tags", "The models that are served (Ollama)",
                   "user", {200: ""}, media="any"),
         Operation("POST", "/api/show", "What a worker says of a model (Ollama)",

@@ -37,9 +37,13 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[str]:
-    """The URL of a real Valkey of this test process."""
+    """The URL of a real Valkey of this test process.
+
+    It waits for no disk: what must survive is tested with servers that end and come back.
+    """
     folder = StateFolder(Path(tempfile.mkdtemp(prefix="vst-")))
-    process = subprocess.Popen(embedded.command(folder), stdout=subprocess.DEVNULL)
+    command = [*embedded.command(folder), "--appendfsync", "no"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     url = embedded.url(folder)
     client = BlockingRedis.from_url(url)
     for _ in range(500):

@@ -5,6 +5,7 @@ Cheap by design: a search for a few bytes in each chunk, and JSON is read once, 
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -37,8 +38,11 @@ class Counts(msgspec.Struct):
     @property
     def pair(self) -> tuple[int, int] | None:
         """Prompt and completion tokens; None where neither is named."""
-        prompt = _first(self.prompt_tokens, self.input_tokens, self.prompt_eval_count)
-        completion = _first(self.completion_tokens, self.output_tokens, self.eval_count)
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        if prompt is None and completion is None:
+            prompt, completion = self.input_tokens, self.output_tokens
+        if prompt is None and completion is None:
+            prompt, completion = self.prompt_eval_count, self.eval_count
         if prompt is None and completion is None:
             return None
         return _sane(prompt), _sane(completion)
@@ -166,13 +170,13 @@ class Events:
 
     def feed(self, chunk: bytes) -> bytes:
         self.pieces += chunk.count(b"\n\n")
-        if not self._tail and chunk.endswith(b"\n\n") and _MARK not in chunk:
-            return chunk  # whole events, as they mostly come
         data = self._tail + chunk
-        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3, data.rfind(b"\r\r") + 2)
-        end = end if end > 2 else 0
+        marked = _MARK in data
+        if not self._tail and not marked and chunk.endswith(b"\n\n"):
+            return chunk  # whole events, as they mostly come
+        end = _end(data)
         self._tail = data[end:]
-        passed = self._read(data[:end]) if _MARK in data else data[:end]
+        passed = self._read(data[:end]) if marked else data[:end]
         hides = self._hides
         if len(self._tail) > EVENT_BYTES_MAX:
             passed, self._tail, self._hides = passed + self._tail, b"", False
@@ -186,14 +190,36 @@ class Events:
 
     def _read(self, events: bytes) -> bytes:
         """The events without the one that is hidden."""
-        kept = []
-        for event in _EVENT.findall(events):
+        kept, done = [], 0
+        for start, end in _marked(events):
+            event = events[start:end]
             if _USAGE.search(event):
                 self._last = event
                 if self._hides and _is_extra(event):
-                    continue
-            kept.append(event)
-        return b"".join(kept)
+                    kept.append(events[done:start])
+                    done = end
+        return b"".join((*kept, events[done:])) if done else events
+
+
+def _end(data: bytes) -> int:
+    """Where the last whole event ends; 0 when none is."""
+    end = data.rfind(b"\n\n") + 2
+    if b"\r" in data:
+        end = max(end, data.rfind(b"\n\r\n") + 3, data.rfind(b"\r\r") + 2)
+    return end if end > 2 else 0
+
+
+def _marked(events: bytes) -> Iterator[tuple[int, int]]:
+    """Where the events that have the mark begin and end."""
+    if b"\r" in events:  # any line end may stand anywhere
+        yield from (each.span() for each in _EVENT.finditer(events) if _MARK in each[0])
+        return
+    end = 0
+    while (mark := events.find(_MARK, end)) >= 0:
+        before = events.rfind(b"\n\n", end, mark)
+        start = end if before < 0 else before + 2
+        end = events.index(b"\n\n", mark) + 2
+        yield start, end
 
 
 def _is_extra(event: bytes) -> bool:
@@ -208,6 +234,9 @@ def _is_extra(event: bytes) -> bool:
 
 
 def _data(event: bytes) -> bytes:
+    line, end, more = event.partition(b"\n")
+    if end and more == b"\n" and line.startswith(b"data:"):  # as they mostly are
+        return line[5:]
     return b"\n".join(_DATA.findall(event))
 
 
@@ -220,7 +249,3 @@ def _found(text: bytes | bytearray) -> tuple[int, int] | None:
 
 def _sane(count: int | None) -> int:
     return min(max(0, count or 0), COUNT_MAX)
-
-
-def _first(*counts: int | None) -> int | None:
-    return next((count for count in counts if count is not None), None)

@@ -10,5 +10,6 @@ Redis.
 Then: ``pick`` the worker, by the rules of ``routing`` and by who did not answer (``trouble``) ·
 ``upstream`` brings the call there, over a kept ``connection`` whose answers ``framing`` reads ·
 ``headers`` which pass · ``relay`` the bytes, and the account of them. Beside it: ``ask``
-asks for who is no OpenAI client · ``tally`` counts who waits.
+asks for who is no OpenAI client · ``stored`` finds what a worker kept, by its id · ``tally`` counts
+who waits.
 """

@@ -5,7 +5,6 @@ Of the body only what is named here is read; the bytes stay as they came.
 
 import asyncio
 import re
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -41,6 +40,7 @@ class _Head(msgspec.Struct):
     name: Any = None  # Ollama's older word for the model
     stream: Any = False
     prompt_cache_key: Any = None
+    background: Any = None
     messages: msgspec.Raw = msgspec.Raw()
     input: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
@@ -68,8 +68,7 @@ class _BadRequest(BadInput):
     status, code = 400, "invalid_request"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request for a model.
 
     ``streams``: its answer is Server-Sent Events; ``message``: of the frontend's chat, "" for who
@@ -107,6 +106,11 @@ async def read_call(request: web.Request) -> Call:
     body = await read_whole(request, settings)
     head = _head(body, headers.get("Content-Type", ""), path)
     model, pool = known_model(app[DIRECTORY], head.model)
+    if head.background and path == "/v1/responses" and app[DIRECTORY].is_request_pool(pool):
+        raise _BadRequest(
+            "background: not in a request pool, whose slot is given back when the call ends",
+            field="background",
+        )
     # A caller who acts only for themselves does not jump the queue by naming a task.
     trusted = who.kind in (Kind.SERVICE, Kind.ADMIN) or not settings.auth
     return Call(

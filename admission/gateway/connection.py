@@ -303,7 +303,8 @@ class Connection(asyncio.Protocol):
         self.is_whole = False
         self._heard_s = self._loop.time()
         self._ends_s = self._heard_s + self._limits.total_s
-        self._timer = self._loop.call_at(self._deadline_s(), self._look)
+        if self._timer is None:  # that of the answer before may still run, and looks for this one
+            self._timer = self._loop.call_at(self._deadline_s(), self._look)
         self._transport.write(sent)
         while self._reader.head is None:
             await self.more()
@@ -390,8 +391,6 @@ class Connection(asyncio.Protocol):
         if self._paused and self._transport:
             self._paused = False
             self._transport.resume_reading()
-        if self._timer:
-            self._timer.cancel()
         self._wake()
 
     def fail(self, error: Exception) -> None:
@@ -413,6 +412,9 @@ class Connection(asyncio.Protocol):
 
     def _look(self) -> None:
         """Has it been silent for too long? A reader that lets it wait is not its silence."""
+        self._timer = None
+        if self.is_whole:
+            return
         now_s = self._loop.time()
         if self._paused:
             self._heard_s = now_s

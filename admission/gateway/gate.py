@@ -25,7 +25,7 @@ async def pass_gate(request: web.Request) -> web.StreamResponse:
     began_s = asyncio.get_running_loop().time()
     call = await read_call(request)
     app = request.app
-    if not app[DIRECTORY].ready(call.model):
+    if not app[DIRECTORY].fleet(call.model).workers:
         raise NoWorker
     with await app[ALLOWANCES].take(call.who, call.user) as grant:
         return await _Passage(request, call, grant, began_s).run()

@@ -1,13 +1,15 @@
 """Which headers pass the gateway, in either direction: all but those that are its own business."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import lru_cache
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 
 from admission.domain import Worker
 from admission.keys import REQUEST_ID
 
+NAMES_MAX = 1024  # of which it is remembered whether they pass
 # RFC 9110, section 7.6.1.
 _HOP_BY_HOP = frozenset(
     {
@@ -40,31 +42,34 @@ _ORIGINS = "access-control-"
 
 def to_worker(request: web.Request, worker: Worker) -> CIMultiDict[str]:
     """The caller's headers, with the request's id and the worker's key."""
-    drop = _named(request.headers, _NOT_TO_WORKER)
-    headers = CIMultiDict(
-        (name, value)
-        for name, value in request.headers.items()
-        if (low := name.lower()) not in drop and not low.startswith(_IDENTITY)
-    )
+    headers = _only(request.headers, _goes_to_worker)
     headers["X-Request-Id"] = request[REQUEST_ID]
     if worker.upstream_key:
         headers[hdrs.AUTHORIZATION] = f"Bearer {worker.upstream_key}"
     return headers
 
 
-def to_caller(headers: Mapping[str, str]) -> CIMultiDict[str]:
+def to_caller(headers: MultiMapping[str]) -> CIMultiDict[str]:
     """The worker's headers."""
-    drop = _named(headers, _HOP_BY_HOP)
-    return CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if (low := name.lower()) not in drop and not low.startswith(_ORIGINS)
-    )
+    return _only(headers, _goes_to_caller)
 
 
-def _named(headers: Mapping[str, str], drop: frozenset[str]) -> frozenset[str]:
-    """With what the sender says is for the next hop only."""
-    connection = headers.get(hdrs.CONNECTION)
-    if connection is None:
-        return drop
-    return drop.union(part.strip().lower() for part in connection.split(","))
+def _only(headers: MultiMapping[str], goes: Callable[[str], bool]) -> CIMultiDict[str]:
+    """Those that go on; not those that the sender says are for the next hop only."""
+    passed = CIMultiDict([pair for pair in headers.items() if goes(pair[0])])
+    for connection in headers.getall(hdrs.CONNECTION, ()):
+        for name in connection.split(","):
+            passed.popall(name.strip(), None)
+    return passed
+
+
+@lru_cache(maxsize=NAMES_MAX)
+def _goes_to_worker(name: str) -> bool:
+    low = name.lower()
+    return low not in _NOT_TO_WORKER and not low.startswith(_IDENTITY)
+
+
+@lru_cache(maxsize=NAMES_MAX)
+def _goes_to_caller(name: str) -> bool:
+    low = name.lower()
+    return low not in _HOP_BY_HOP and not low.startswith(_ORIGINS)

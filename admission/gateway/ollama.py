@@ -85,9 +85,8 @@ async def version(request: web.Request) -> web.Response:
 
 async def _ask_all(request: web.Request, path: str) -> list[dict[str, Any]]:
     """What those workers say that know the path; the others have another API."""
-    directory = request.app[DIRECTORY]
-    workers = {w.worker_id: w for model in directory.models() for w in directory.ready(model)}
-    found = await asyncio.gather(*(_ask(request, each, path) for each in workers.values()))
+    workers = request.app[DIRECTORY].everyone()
+    found = await asyncio.gather(*(_ask(request, each, path) for each in workers))
     return [said for said in found if said is not None]
 
 

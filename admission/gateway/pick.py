@@ -76,6 +76,15 @@ def attempts(
         raise saturated
 
 
+def in_turn(directory: Directory) -> Iterator[AbstractContextManager[Worker]]:
+    """Blocks to ask each worker in that may get requests, once and whatever its models; the ones in
+    trouble come last. ``Unreachable`` and ``Saturated`` end a block, and the next one follows."""
+    workers = {worker.worker_id: worker for worker in directory.everyone()}
+    well = frozenset(directory.trouble.usable(workers, _now_s()))
+    for worker in sorted(workers.values(), key=lambda each: each.worker_id not in well):
+        yield _Attempt(directory, worker)
+
+
 def suggested(
     directory: Directory, model: str, conversation: str, among: Collection[str]
 ) -> Worker | None:

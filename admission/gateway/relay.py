@@ -58,7 +58,8 @@ class Exchange:
         self._begun = told if told and told.begun else None
         self._meter = Meter(request.path, call.body, streams=call.streams)
         self._path = request.rel_url.raw_path_qs
-        self._began_s, self._turn_s = began_s, _now_s()
+        self._now_s = asyncio.get_running_loop().time
+        self._began_s, self._turn_s = began_s, self._now_s()
         self._first_s: float | None = None  # when the answer's first piece came
         self._worker: Worker | None = None  # whom it was sent to
         self._status: int | None = None  # of the answer
@@ -95,7 +96,7 @@ class Exchange:
                 estimated=tokens.estimated,
                 queued_ms=round(1000 * (turn_s - self._began_s)),
                 first_token_ms=None if first_s is None else round(1000 * (first_s - turn_s)),
-                total_ms=round(1000 * (_now_s() - self._began_s)),
+                total_ms=round(1000 * (self._now_s() - self._began_s)),
                 outcome=self._ended(error),
             )
         )
@@ -183,7 +184,7 @@ class Exchange:
         try:
             async for chunk in upstream:
                 if self._first_s is None:
-                    self._first_s = _now_s()
+                    self._first_s = self._now_s()
                 shown = feed(chunk)
                 if shown:
                     await write(shown)
@@ -218,7 +219,3 @@ def abort(request: web.Request) -> None:
     """Cut the connection, so that half an answer does not look like a whole one."""
     if request.transport is not None:
         request.transport.abort()
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

@@ -28,6 +28,8 @@ from admission.worker_tls import ssl_of
 REFUSAL_BYTES_MAX = 1_048_576
 REFUSAL_CHARACTERS_MAX = 500  # of what the model server says when it refuses
 SATURATED_RETRY_S = 2  # where the model server itself names no time
+# Where a worker sends its callers is an address of its own network, and past the gateway.
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Shorter than uvicorn, which serves vLLM, keeps idle connections (timeout_keep_alive, 5 s): a
 # request is never sent into one that is just being closed.
 IDLE_S = 4
@@ -91,7 +93,7 @@ async def send(  # noqa: PLR0913 - one request
         Unreachable: no connection, or it was lost before the head.
         Saturated: 503, which vLLM's admission says (--max-num-queued-reqs): full, not dead.
         Silent: nothing came in time.
-        BadGateway: it is not HTTP.
+        BadGateway: it is not HTTP, or leads elsewhere.
     """
     try:
         answer = await connections.request(
@@ -107,6 +109,9 @@ async def send(  # noqa: PLR0913 - one request
         raise bad_gateway(worker, error) from None
     if answer.status == 503:
         raise await _saturated(answer)
+    if answer.status in REDIRECTS:
+        answer.close()
+        raise bad_gateway(worker, f"redirect_{answer.status}")
     return answer
 
 

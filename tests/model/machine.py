@@ -85,17 +85,15 @@ class Engine:
 
 @contextmanager
 def engine_on(url: str, policy: PoolPolicy) -> Iterator[Engine]:
-    """An engine that does not wait for the disk: what is written there is not compared here."""
+    """An engine with a clock of its own and everything that it announces."""
 
     async def opened() -> tuple[Redis, PubSub]:
         redis = Redis.from_url(url)
-        await redis.config_set("appendfsync", "no")
         pubsub = redis.pubsub()
         await pubsub.psubscribe("queue_status:*")
         return redis, pubsub
 
     async def closed() -> None:
-        await redis.config_set("appendfsync", "always")
         await pubsub.aclose()  # type: ignore[no-untyped-call]
         await redis.aclose()
 

@@ -93,7 +93,6 @@ class Day:
         except Exception as error:  # also a crash of the engine, or of a person
             raise Broken(self._story(error)) from error
         finally:
-            await self.redis.config_set("appendfsync", "always")
             await self.service.close()
             await self.redis.aclose()
         ledger, service = self.witness.ledger, self.service
@@ -104,7 +103,6 @@ class Day:
     async def _live(self) -> None:
         await self.redis.flushall()
         await self.redis.config_set("rdbcompression", "no")  # so that DUMP shows names
-        await self.redis.config_set("appendfsync", "no")  # that nothing is lost is tested elsewhere
         for user in sorted(self.classes):
             who = Caller if self.policy.kind == "request" else Person
             person = who(user, self.classes[user], self.service, self.hours, self.rng)
