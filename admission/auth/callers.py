@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from admission.errors import Unauthorized
 
+_BEARER = re.compile(r"[Bb]earer +([\x21-\x7e]+) *")
+
 
 class Kind(StrEnum):
     """What a key is good for."""
@@ -53,7 +55,7 @@ def bearer(headers: Mapping[str, str]) -> str | None:
     value = headers.get("Authorization")
     if value is None:
         return None
-    match = re.fullmatch(r"[Bb]earer +([\x21-\x7e]+) *", value)
+    match = _BEARER.fullmatch(value)
     if not match:
         raise Unauthorized("The Authorization header must be: Bearer KEY")
     return match[1]

@@ -68,8 +68,9 @@ class _Passage:
     async def _in_turn(self) -> web.StreamResponse:
         call, turns = self._call, self._app[TURNS]
         try:
-            if turns.admits(call.pool, call.user):  # which most calls find
-                async with turns.hold(call.pool, call.user, message=call.message):
+            place = turns.at_once(call.pool, call.user, message=call.message)
+            if place:  # which most calls find
+                with place:
                     return await self._answer()
             async with AsyncExitStack() as stack:
                 away = self._app[AWAY]

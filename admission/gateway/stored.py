@@ -24,7 +24,7 @@ from admission.gateway.upstream import bad_gateway, send, silent
 from admission.keys import CONNECTIONS, DIRECTORY, GATEKEEPER, SETTINGS
 from admission.small_answer import read_small
 
-ASK_TIMEOUT_S = 10.0  # it looks into its memory, or stops a run; one that hangs must not hide others
+ASK_TIMEOUT_S = 10.0  # all look into their memory: one that hangs must not hide the others
 # It has no such response; no such method (vLLM's DELETE); no such API (vLLM's embedding models).
 NOT_HERE = frozenset({404, 405, 501})
 

@@ -5,7 +5,8 @@ store; nothing of HTTP or workers.
 """
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 
 from admission.directory import Directory
@@ -36,7 +37,7 @@ class Turns:
 
     def hold(
         self, pool: str, user: str, *, message: str, ticket: str = ""
-    ) -> "InSession | AbstractAsyncContextManager[None]":
+    ) -> AbstractAsyncContextManager[None]:
         """A block in which one request runs in ``user``'s session; in a request pool in the lease
         ``ticket``.
 
@@ -48,13 +49,47 @@ class Turns:
         """
         if self._directory.is_request_pool(pool):
             return self._leases.hold(pool, user, message, ticket)
-        return InSession(self._memory, pool, user, message, self._concurrency)
+        return self._in_session(pool, user, message)
 
-    def admits(self, pool: str, user: str) -> bool:
-        """Does ``hold`` begin at once, as far as this process knows? For a session pool."""
+    @asynccontextmanager
+    async def _in_session(self, pool: str, user: str, message: str) -> AsyncIterator[None]:
+        """Redis decides where this process may not; it is told first what it does not know, which
+        may be the answer."""
+        session, most = self._memory.session(pool, user), self._concurrency
+        if session.untold and not session.admits(most):
+            await asyncio.shield(session.tell())
+        place = InSession(session, message)
+        if not session.admits(most):
+            await self._ask(pool, user, place)
+        place.session = self._memory.session(pool, user)  # it may have been forgotten meanwhile
+        with place:
+            yield
+
+    async def _ask(self, pool: str, user: str, place: "InSession") -> None:
+        session, request = place.session, place.request
+        asking = asyncio.ensure_future(session.ask(request, place.message, self._concurrency))
+        try:
+            outcome = await asyncio.shield(asking)
+        except asyncio.CancelledError:  # its caller is gone, the question is not
+            with suppress(StoreUnavailable):
+                await asking
+            self._memory.session(pool, user).end_elsewhere(request)
+            raise
+        except StoreUnavailable:
+            self._memory.session(pool, user).end_elsewhere(request)
+            raise
+        if not isinstance(outcome, Passed):
+            assert isinstance(outcome, SessionBusy | NoSession)
+            raise _refused(outcome)
+        place.running.told = True
+
+    def at_once(self, pool: str, user: str, *, message: str) -> "InSession | None":
+        """The block of ``hold`` where this process knows already that it may begin; to be entered
+        before anything is waited for."""
         if self._directory.is_request_pool(pool):
-            return False
-        return self._memory.session(pool, user).admits(self._concurrency)
+            return None
+        session = self._memory.session(pool, user)
+        return InSession(session, message) if session.admits(self._concurrency) else None
 
     def hear(self, change: Change) -> None:
         """Whose tickets moved may have lost the right to run."""
@@ -73,73 +108,30 @@ class Turns:
 class InSession:
     """One request's place in a session."""
 
-    __slots__ = (
-        "_cancelling",
-        "_concurrency",
-        "_memory",
-        "_message",
-        "_pool",
-        "_request",
-        "_running",
-        "_session",
-        "_user",
-    )
+    __slots__ = ("_cancelling", "message", "request", "running", "session")
 
-    def __init__(
-        self, memory: Memory, pool: str, user: str, message: str, concurrency: int
-    ) -> None:
-        self._memory, self._pool, self._user = memory, pool, user
-        self._message, self._concurrency = message, concurrency
-
-    async def __aenter__(self) -> None:
+    def __init__(self, session: Session, message: str) -> None:
+        self.session, self.message = session, message
         task = asyncio.current_task()
         assert task is not None
         self._cancelling = task.cancelling()
-        self._request, self._running = some_id(), Running(self._message, task)
-        session = self._now()
-        if not session.admits(self._concurrency):
-            await self._ask(session)
-            session = self._now()  # the other may have been forgotten meanwhile
-        self._session = session
-        session.begin(self._request, self._running)
+        self.request, self.running = some_id(), Running(message, task)
 
-    async def __aexit__(
+    def __enter__(self) -> None:
+        self.session.begin(self.request, self.running)
+
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._session.end(self._request)
-        running = self._running
+        self.session.end(self.request)
+        running = self.running
         # As asyncio.timeout does it, which costs a request more than all the rest here.
         ours = running.lost and running.task.uncancel() <= self._cancelling
         if ours and isinstance(error, asyncio.CancelledError):
             raise TurnLost from error
-
-    def _now(self) -> Session:
-        return self._memory.session(self._pool, self._user)
-
-    async def _ask(self, session: Session) -> None:
-        """Redis decides; it is told first what it does not know, which may be the answer."""
-        if session.untold:
-            await asyncio.shield(session.tell())
-            if session.admits(self._concurrency):
-                return
-        asking = asyncio.ensure_future(session.ask(self._request, self._message, self._concurrency))
-        try:
-            outcome = await asyncio.shield(asking)
-        except asyncio.CancelledError:  # its caller is gone, the question is not
-            with suppress(StoreUnavailable):
-                await asking
-            self._now().end_elsewhere(self._request)
-            raise
-        except StoreUnavailable:
-            self._now().end_elsewhere(self._request)
-            raise
-        if not isinstance(outcome, Passed):
-            assert isinstance(outcome, SessionBusy | NoSession)
-            raise _refused(outcome)
-        self._running.told = True
 
 
 def _refused(outcome: SessionBusy | NoSession) -> Busy:

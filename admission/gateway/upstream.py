@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import ClientError, ServerFingerprintMismatch
+from aiohttp import ClientError, ServerFingerprintMismatch, hdrs
 
 from admission import logs
 from admission.domain import Worker
@@ -28,8 +28,6 @@ from admission.worker_tls import ssl_of
 REFUSAL_BYTES_MAX = 1_048_576
 REFUSAL_CHARACTERS_MAX = 500  # of what the model server says when it refuses
 SATURATED_RETRY_S = 2  # where the model server itself names no time
-# Where a worker sends its callers is an address of its own network, and past the gateway.
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Shorter than uvicorn, which serves vLLM, keeps idle connections (timeout_keep_alive, 5 s): a
 # request is never sent into one that is just being closed.
 IDLE_S = 4
@@ -109,7 +107,8 @@ async def send(  # noqa: PLR0913 - one request
         raise bad_gateway(worker, error) from None
     if answer.status == 503:
         raise await _saturated(answer)
-    if answer.status in REDIRECTS:
+    # Where it leads is past the gateway, and an address of the worker's own network.
+    if 300 <= answer.status < 400 and hdrs.LOCATION in answer.headers:
         answer.close()
         raise bad_gateway(worker, f"redirect_{answer.status}")
     return answer

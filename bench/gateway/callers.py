@@ -19,7 +19,7 @@ from bench.gateway.upstream import DIGITS, MARK, MODEL
 from bench.load import WARM_S, Caller, Refused, until
 
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 1_300}]}
-PER_USER = 2  # connections of one user; a session runs 4 requests at once
+PER_USER = 4  # connections of one user: as many as a session runs at once
 LATE_MS = 100.0  # p99 of a chunk: then the gateway falls behind
 MISSING = 0.05  # of the chunks that were due; the same
 SETTLE_S, LOOK_S, OPEN_S = 0.4, 1.0, 0.7

@@ -28,7 +28,7 @@ CONNECTIONS = 64
 OPEN_STREAMS, SOME_STREAMS = 1_000, 200
 PER_SECOND = 20  # chunks of a stream, where it is asked how many one core carries
 BURST = "/pace/0/0/50"
-PACED = "/pace/50/10/50"
+PACED = "/pace/0/10/50"
 STEADY = f"/pace/50/{1000 // PER_SECOND}/100000"
 SLOW = "/pace/50/1000/100000"
 

@@ -15,6 +15,8 @@ CALL = {
 
 async def answer(request: web.Request) -> web.StreamResponse:
     """What a worker of the tests answers (``Upstream.act``)."""
+    if request.path.startswith("/v1/responses/"):  # it keeps none
+        raise web.HTTPNotFound
     body = json.loads(await request.read())
     if request.path == "/v1/chat/completions":
         return await (_chat_stream(request, body) if body.get("stream") else _chat(body))

@@ -120,10 +120,10 @@ def test_a_field_is_found_or_not(body: bytes, kind: str, found: str | None) -> N
     ("method", "path", "body", "status", "code"),
     [
         ("POST", "/v1/embeddings", b"{}", 400, "invalid_request"),
-        ("POST", "/v1/responses/r1/cancel", b"", 400, "invalid_request"),
+        ("POST", "/v1/responses/compact", b"", 400, "invalid_request"),
         ("POST", "/v1/audio/transcriptions", b"[1]", 400, "invalid_request"),
-        ("GET", "/v1/responses/r1", None, 405, "method_not_allowed"),
-        ("DELETE", "/v1/files/f1", None, 405, "method_not_allowed"),
+        ("GET", "/v1/completions", None, 405, "method_not_allowed"),
+        ("DELETE", "/v1/files/f1", None, 404, "no_such_path"),
         ("GET", "/v1/models/unknown", None, 404, "model_not_found"),
     ],
 )

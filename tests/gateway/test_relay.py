@@ -258,3 +258,16 @@ async def test_no_worker_that_can_be_reached_is_503(service: Service, ada: Chatt
     reply: Reply = await ada.says(chat())
     assert (reply.status, reply.json["error"]["code"]) == (503, "no_ready_worker")
     assert int(reply.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+async def test_where_a_worker_would_send_its_callers_stays_inside(
+    upstream: Upstream, ada: Chatter, status: int
+) -> None:
+    async def leads_elsewhere(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, headers={"Location": "http://10.0.0.7:8000/v1/x"})
+
+    upstream.act = leads_elsewhere
+    reply = await ada.says(chat())
+    assert (reply.status, reply.json["error"]["code"]) == (502, "bad_gateway")
+    assert "10.0.0.7" not in f"{reply.headers}{reply.text}"

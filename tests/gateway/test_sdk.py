@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tests.conftest import DEADLINE_S, Service
 from tests.gateway import canned
 from tests.gateway.conftest import Chatter
+from tests.gateway.shelf import shelf
 from tests.gateway.upstream import Upstream
 
 HELLO: Iterable[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
@@ -115,6 +116,20 @@ async def test_completions_embeddings_and_responses(client: AsyncOpenAI) -> None
     assert vectors.data[0].embedding == [0.5, 0.25]
     response = await client.responses.create(model="tiny", input="hello")
     assert response.output_text == "Hello"
+
+
+async def test_a_stored_response(client: AsyncOpenAI, service: Service) -> None:
+    async with shelf(service, "w2", "r1"):
+        assert (await client.responses.retrieve("r1")).id == "r1"
+        events = await client.responses.retrieve("r1", stream=True, starting_after=2)
+        await events.close()
+        assert (await client.responses.cancel("r1")).status == "cancelled"
+        assert [item.id async for item in client.responses.input_items.list("r1")] == ["m1"]
+        await client.responses.delete("r1")
+        with pytest.raises(NotFoundError):
+            await client.responses.retrieve("r1")
+        with pytest.raises(NotFoundError, match="names no model"):
+            await client.files.list()
 
 
 async def test_a_refusal_is_the_sdks_own_error(client: AsyncOpenAI) -> None:
