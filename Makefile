@@ -26,7 +26,7 @@ test: $(VENV)/dev.stamp  ## lint, types, unit and real-Redis tests (TESTS=path f
 ifeq ($(TESTS),tests)
 	@$(MAKE) --no-print-directory lint
 endif
-	@$(BIN)/pytest $(TESTS) -n 2
+	@$(BIN)/pytest $(TESTS) -n 3 --dist worksteal  # one of three waits while two compute
 
 e2e: $(VENV)/e2e.stamp  ## the whole path in a browser: real Open WebUI, real vLLM (first run builds them)
 	@$(BIN)/pytest tests/e2e -m e2e --timeout 1800

@@ -59,8 +59,8 @@ async def _up(settings: Settings) -> None:
     stop = stop_event()
     async with AsyncExitStack() as stack:
         folder = StateFolder(settings.state_dir)
-        folder.claim()
         stack.callback(folder.release)
+        folder.claim()
         children = Children(folder.path)
         children.stop_survivors()
         check_free(settings.host, settings.port)

@@ -217,7 +217,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._process.wait()
         with contextlib.suppress(ProcessLookupError):  # vLLM's engine is a process of its own
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()

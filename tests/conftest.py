@@ -1,11 +1,13 @@
 """What the fast tests share: one real Valkey, one clock that the test owns, the real service."""
 
 import asyncio
+import gc
 import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,11 @@ import uvloop
 from aiohttp import ClientSession, web
 from pydantic import SecretStr
 from redis import Redis as BlockingRedis
+from redis import utils as redis_utils
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from admission import news
 from admission.app import create_app
 from admission.bad_http import Runner
 from admission.clock import ManualClock
@@ -28,6 +32,15 @@ from infra.state import StateFolder
 from scheduler import ticks
 
 DEADLINE_S = 10.0
+
+# redis-py reads its own version from its package's metadata, a millisecond for each connection.
+redis_utils.get_lib_version = cache(redis_utils.get_lib_version)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -131,7 +144,22 @@ def service_settings(**changes: str) -> Settings:
 
 
 @pytest.fixture
-async def service(redis: Redis, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Service]:
+def places_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New places are told ten times a second at most, not once."""
+    monkeypatch.setattr(news, "PLACES_S", 0.1)
+
+
+@pytest.fixture
+def pings_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is attached is renewed and pinged 20 times a second; to be asked for by `usefixtures`,
+    so that the service starts with it."""
+    monkeypatch.setattr(news, "PING_S", 0.05)
+
+
+@pytest.fixture
+async def service(
+    redis: Redis, clock: ManualClock, tmp_path: Path, places_told_soon: None
+) -> AsyncIterator[Service]:
     """The service with capacity 1; it grants without a worker."""
     settings = service_settings(VESTIBULE_STATE_DIR=str(tmp_path))
     policy = settings.pool_policy(needs_worker=False)

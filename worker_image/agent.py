@@ -55,7 +55,7 @@ try:
 except ImportError:  # a machine without a GPU does not need the bindings
     pynvml = None
 
-AGENT_VERSION = "0.2.0"
+AGENT_VERSION = "0.2.1"
 AGENT_BUILD_DATE = "2026-11-21"
 
 MAX_BODY_BYTES = 32 * 2**20  # a chat with several images in it
@@ -914,7 +914,8 @@ class Engine:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), self._drain_s() + ENGINE_STOP_S)
+                async with asyncio.timeout(self._drain_s() + ENGINE_STOP_S):
+                    await process.wait()
         self.kill()
         self.state = "stopped"
 
@@ -962,7 +963,8 @@ class Engine:
             status = await process.wait()
             self.kill()  # its workers are processes of their own, and hold the GPU
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(reading, 2)
+                async with asyncio.timeout(2):
+                    await reading
         finally:
             reading.cancel()
             self.kill()
@@ -1523,14 +1525,16 @@ class Link:
                 await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
             elif beats:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._worker.changed.wait(), self._interval_s)
+                    async with asyncio.timeout(self._interval_s):
+                        await self._worker.changed.wait()
 
     async def tell_drain(self) -> None:
         """Ask admission to send nothing new; it is no loss when it cannot hear."""
         if self.registered:
             path = f"/workers/{self._settings.worker_id}/drain?pool={self._settings.pool}"
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._post(path, self._token, {}), 2)
+                async with asyncio.timeout(2):
+                    await self._post(path, self._token, {})
 
     async def _register(self) -> str | None:
         """One attempt; what went wrong, or None. A known worker comes with its own token."""
@@ -1733,7 +1737,8 @@ class Agent:
     async def _finish(self) -> None:
         worker = self._worker
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(worker.idle.wait(), worker.settings.drain_timeout_s)
+            async with asyncio.timeout(worker.settings.drain_timeout_s):
+                await worker.idle.wait()
         if self._engine:
             await self._engine.stop()
 
@@ -1938,7 +1943,8 @@ async def _watch(agent: Agent, changed: asyncio.Event) -> None:
     while True:
         await agent.look(PROOF_GOOD_S)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), LOOK_INTERVAL_S[agent.ready])
+            async with asyncio.timeout(LOOK_INTERVAL_S[agent.ready]):
+                await changed.wait()
         changed.clear()
 
 

@@ -1,6 +1,6 @@
 """What the tests of the REST side share: callers, agents and services of another making."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -31,9 +31,15 @@ def admin(service: Service) -> Caller:
 
 
 @asynccontextmanager
-async def served_at(url: str, clock: ManualClock, **changes: str) -> AsyncIterator[Service]:
-    """The service as ``vestibule up`` runs it, but for its clock and the changed settings."""
-    settings = service_settings(**changes)
+async def served_at(
+    url: str, clock: ManualClock, limits: Mapping[str, float] | None = None, /, **changes: str
+) -> AsyncIterator[Service]:
+    """The service as ``vestibule up`` runs it, but for its clock and the changed settings.
+
+    Args:
+        limits: seconds by the setting's name, also fractions, which no administrator may choose.
+    """
+    settings = service_settings(**changes).model_copy(update=dict(limits or {}))
     redis = open_redis(url)
     store = RedisStore(redis, clock, settings.pool_policy(needs_worker=False))
     runner = Runner(
@@ -55,7 +61,7 @@ async def served_at(url: str, clock: ManualClock, **changes: str) -> AsyncIterat
 
 
 @pytest.fixture
-def served(valkey: str, redis: object, clock: ManualClock) -> Served:
+def served(valkey: str, redis: object, clock: ManualClock, places_told_soon: None) -> Served:
     """Starts a service with changed settings, over the empty test server."""
     return lambda **changes: served_at(valkey, clock, **changes)
 

@@ -241,14 +241,10 @@ async def test_a_turn_that_is_over_is_told_once(call: Caller, follow: Follow) ->
     assert last["status"] == "disconnected"
 
 
+@pytest.mark.usefixtures("pings_often")
 async def test_being_attached_is_presence(
-    call: Caller,
-    follow: Follow,
-    service: Service,
-    redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
+    call: Caller, follow: Follow, service: Service, redis: Redis
 ) -> None:
-    monkeypatch.setattr(news, "PING_S", 0.02)
     await service.capacity(0)
     await call("POST", "/queue/join/ada")
     assert await presence_ms(redis) == []
@@ -264,14 +260,10 @@ async def test_being_attached_is_presence(
     assert (await call("GET", "/queue/status/ada")).json["queue_length"] == 0
 
 
+@pytest.mark.usefixtures("pings_often")
 async def test_a_flood_of_news_does_not_cost_the_presence(
-    call: Caller,
-    follow: Follow,
-    service: Service,
-    redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
+    call: Caller, follow: Follow, service: Service, redis: Redis
 ) -> None:
-    monkeypatch.setattr(news, "PING_S", 0.2)
     await service.capacity(0)
     await call("POST", "/queue/join/ada")
     async with follow("ada") as stream:

@@ -9,7 +9,6 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType, WSServerHandshakeError
 from redis.asyncio import Redis
 
-from admission import news
 from tests.api.calls import Caller, caller_of, until
 from tests.api.conftest import Served
 from tests.api.test_events import following, presence_ms
@@ -77,10 +76,8 @@ async def test_the_views_are_those_of_the_event_stream(call: Caller, service: Se
     assert ticket["position"] == 1
 
 
-async def test_being_connected_is_presence(
-    call: Caller, service: Service, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(news, "PING_S", 0.05)
+@pytest.mark.usefixtures("pings_often")
+async def test_being_connected_is_presence(call: Caller, service: Service, redis: Redis) -> None:
     await service.capacity(0)
     await call("POST", "/queue/join/ada")
     async with socket_of(service, "ada") as socket:

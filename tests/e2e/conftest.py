@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.e2e import build
-from tests.e2e.server import Server, free_port
+from tests.e2e.server import Server
 from tests.e2e.stack import OpenWebUI, Vestibule, VllmServer
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     # Playwright is there in this tier only; the fast suite collects these files without it.

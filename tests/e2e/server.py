@@ -7,7 +7,6 @@ it can be killed and started again, on the same port and with the same data.
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +18,8 @@ from typing import Any, Self
 import psutil
 import requests
 
+from tests.ports import free_port
+
 POLL_S = 0.2
 HTTP_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 20
@@ -27,14 +28,6 @@ LOG_TAIL_LINES = 30
 
 class ServerError(Exception):
     """A server did not start, died, or refused what the test set up; the text ends with its log."""
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server(ABC):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.line import FIRST, LONG_SESSION_S, SECOND, SOON_S, becomes, waits
-from tests.e2e.server import free_port
 from tests.e2e.stack import OpenWebUI, Valkey, Vestibule
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

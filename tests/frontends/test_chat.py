@@ -13,6 +13,7 @@ from admission.app import create_app
 from admission.bad_http import Runner
 from admission.clock import ManualClock
 from admission.domain import Status, Ticket
+from admission.store.connection import open_redis
 from admission.store.redis_store import RedisStore
 from admission.store.thread_store import ThreadStore
 from tests.api.calls import caller_of, until
@@ -287,7 +288,7 @@ async def another(
 async def test_without_memory_the_answer_still_streams(
     redis: Redis, clock: ManualClock, model: Model
 ) -> None:
-    away = Redis(unix_socket_path="/nowhere/redis.sock")
+    away = open_redis("unix:///nowhere/redis.sock")
     async with away, another(redis, clock, ThreadStore(away, clock)) as (forgetful, _):
         await make_ready(forgetful, "w1", model.upstream.url)
         ada = await person(forgetful, "ada")

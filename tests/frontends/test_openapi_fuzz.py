@@ -1,6 +1,7 @@
 """Schemathesis against the running service: whatever is sent, no 5xx and only documented answers.
 
-`FUZZ_SEED=N` runs other examples, `FUZZ_EXAMPLES=N` more of each operation; a failure prints both.
+Two examples of each operation every day, many as a soak. `FUZZ_SEED=N` runs others; a failure
+prints its own.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -28,7 +30,6 @@ from tests.conftest import Service
 from tests.frontends.conftest import Model
 
 SEED = int(os.environ.get("FUZZ_SEED", "3"))
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
 TIMEOUT_S = 5.0
 CHECKS = [
     not_a_server_error,
@@ -44,13 +45,16 @@ ASKS_ELSEWHERE = {"/workers/register"}
 DOCUMENT = document("1")
 
 
-async def test_whatever_is_sent_gets_a_documented_answer(service: Service, model: Model) -> None:
+@pytest.mark.parametrize("examples", [2, pytest.param(20, marks=pytest.mark.soak)])
+async def test_whatever_is_sent_gets_a_documented_answer(
+    service: Service, model: Model, examples: int
+) -> None:
     await service.capacity(100_000)
     Ledger(service.settings.ledger_url()).add([Record(id="1", model="tiny")])
     try:
-        await asyncio.to_thread(_fuzz, service.url, service.admin_key)
+        await asyncio.to_thread(_fuzz, service.url, service.admin_key, examples)
     except BaseException as error:
-        error.add_note(f"FUZZ_SEED={SEED} FUZZ_EXAMPLES={EXAMPLES}")
+        error.add_note(f"FUZZ_SEED={SEED}")
         raise
 
 
@@ -67,7 +71,7 @@ async def test_what_needs_a_key_is_refused_without_one(service: Service) -> None
                 assert (response.status == 401) == bool(operation["security"]), (method, path)
 
 
-def _fuzz(url: str, key: str) -> None:
+def _fuzz(url: str, key: str, examples: int) -> None:
     schema = schemathesis.openapi.from_dict(DOCUMENT)
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {key}"
@@ -78,13 +82,15 @@ def _fuzz(url: str, key: str) -> None:
             if operation.path not in ASKS_ELSEWHERE:
                 modes.append(GenerationMode.POSITIVE)
             for mode in modes:
-                _try(operation, mode, url, session)
+                _try(operation, mode, url, session, examples)
 
 
-def _try(operation: Any, mode: GenerationMode, url: str, session: requests.Session) -> None:
+def _try(
+    operation: Any, mode: GenerationMode, url: str, session: requests.Session, examples: int
+) -> None:
     @seed(SEED)
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         database=None,
         deadline=None,
         phases=[Phase.generate],

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from admission.clock import ManualClock
 from admission.errors import StoreUnavailable
 from admission.store import thread_store
+from admission.store.connection import open_redis
 from admission.store.names import USER_KEYS, user_key
 from admission.store.thread_store import LIFE_MS, THREAD_BYTES_MAX, THREADS_MAX, ThreadStore
 
@@ -162,7 +163,7 @@ async def test_any_instance_reads_what_another_wrote(threads: ThreadStore, valke
 
 
 async def test_a_redis_that_is_away_is_an_error_of_the_store(clock: ManualClock) -> None:
-    async with Redis(unix_socket_path="/nowhere/redis.sock") as away:
+    async with open_redis("unix:///nowhere/redis.sock") as away:
         with pytest.raises(StoreUnavailable):
             await ThreadStore(away, clock).read("ada", "t1")
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from admission.accounting import journal
 from admission.accounting.record import Outcome, Record
 from tests.accounting.shapes import SHAPES
 from tests.api.calls import Caller, caller_of, until
@@ -16,6 +17,11 @@ from tests.gateway.upstream import Upstream, chat
 
 SHAPE = SHAPES["vLLM chat"]
 ERROR = {"error": {"message": "no", "type": "x", "code": None, "param": None}}
+
+
+@pytest.fixture(autouse=True)
+def sent_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "EVERY_S", 0.02)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from tests.api.fleet import look_again
 from tests.conftest import Service
 from tests.gateway.conftest import CHAT, Chatter, Start, make_ready
 from tests.gateway.upstream import ANSWER, CHUNKS, Upstream, chat, listening
-from tests.infra.conftest import ROOT, free_port
+from tests.infra.conftest import ROOT
+from tests.ports import free_port
 
 CONFIGURATION = ROOT / "infra" / "nginx" / "vestibule.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")

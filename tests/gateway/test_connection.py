@@ -17,7 +17,7 @@ from admission.gateway.connection import (
 )
 from admission.gateway.framing import Unreadable
 from tests.conftest import DEADLINE_S
-from tests.infra.conftest import free_port
+from tests.ports import free_port
 
 LIMITS = Limits(connect_s=2, silence_s=5, total_s=10, idle_s=4, head_bytes=8_192)
 SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

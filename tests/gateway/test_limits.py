@@ -17,6 +17,7 @@ from tests.conftest import DEADLINE_S, Service
 from tests.gateway.conftest import Chatter, Start, make_ready
 from tests.gateway.upstream import ANSWER, CHUNKS, Upstream, chat, listening
 
+SOON_S = 0.4  # a limit that is reached, and that an answer on a slow machine still keeps
 Limited = Callable[..., AbstractAsyncContextManager[tuple[Service, Chatter]]]
 
 
@@ -25,9 +26,10 @@ def limited(valkey: str, redis: object, clock: ManualClock) -> Limited:
     """A service with changed limits, and a user with a session there."""
 
     @asynccontextmanager
-    async def started(upstream: Upstream, **limits: str) -> AsyncIterator[tuple[Service, Chatter]]:
-        changes = {f"VESTIBULE_{name.upper()}": value for name, value in limits.items()}
-        async with served_at(valkey, clock, **changes) as service:
+    async def started(
+        upstream: Upstream, **limits: float
+    ) -> AsyncIterator[tuple[Service, Chatter]]:
+        async with served_at(valkey, clock, limits) as service:
             await make_ready(service, "w1", upstream.url)
             user = Chatter(caller_of(service), "ada")
             await user.join()
@@ -52,7 +54,7 @@ async def test_a_worker_that_does_not_answer_in_time_is_504(
     limited: Limited, model: Upstream, limit: str
 ) -> None:
     model.act = lambda _: _think(model)
-    async with limited(model, **{limit: "1"}) as (_, ada):
+    async with limited(model, **{limit: SOON_S}) as (_, ada):
         reply = await ada.says(chat())
     assert (reply.status, reply.json["error"]["code"]) == (504, "upstream_timeout")
     assert model.canceled.is_set()
@@ -62,7 +64,7 @@ async def test_a_worker_that_does_not_answer_in_time_is_504(
 async def test_an_answer_that_stops_or_never_ends_is_cut(
     limited: Limited, model: Upstream, limit: str
 ) -> None:
-    async with limited(model, **{limit: "1"}) as (_, ada), ada.streams() as response:
+    async with limited(model, **{limit: SOON_S}) as (_, ada), ada.streams() as response:
         assert await response.content.readany() == CHUNKS[0]
         with pytest.raises(ClientPayloadError):
             await response.content.read()
@@ -74,14 +76,14 @@ async def test_an_answer_may_take_longer_than_its_worker_may_be_silent(
     async def slowly(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        for _ in range(3):
-            await asyncio.sleep(0.5)
+        for _ in range(4):
+            await asyncio.sleep(SOON_S / 3)
             await response.write(b"x")
         return response
 
     model.act = slowly
-    async with limited(model, silence_timeout="1") as (_, ada):
-        assert (await ada.says(chat())).text == "xxx"
+    async with limited(model, silence_timeout=SOON_S) as (_, ada):
+        assert (await ada.says(chat())).text == "xxxx"
 
 
 async def _said(service: Service, sent: bytes, last: bytes = b"never said") -> bytes:
@@ -101,7 +103,7 @@ async def _said(service: Service, sent: bytes, last: bytes = b"never said") -> b
 
 
 async def test_a_body_that_does_not_come_is_408(limited: Limited, model: Upstream) -> None:
-    async with limited(model, body_timeout="1") as (service, _):
+    async with limited(model, body_timeout=SOON_S) as (service, _):
         answer = await _said(
             service,
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -118,7 +120,7 @@ async def test_a_body_that_does_not_come_is_408(limited: Limited, model: Upstrea
 async def test_a_head_that_does_not_come_ends_the_connection(
     limited: Limited, model: Upstream, sent: bytes
 ) -> None:
-    async with limited(model, keepalive_timeout="1") as (service, _):
+    async with limited(model, keepalive_timeout=SOON_S) as (service, _):
         began = time.monotonic()
         assert await _said(service, sent) == b""
         assert time.monotonic() - began < 3
@@ -126,7 +128,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(
 
 async def test_a_head_may_be_as_long_as_the_setting_says(limited: Limited, model: Upstream) -> None:
     long = {"X-Long": "x" * 20_000}
-    async with limited(model, head_bytes_max="32768") as (_, ada):
+    async with limited(model, head_bytes_max=32_768) as (_, ada):
         assert (await ada.says(chat(), **long)).status == 200
         assert model.seen[0].headers["X-Long"] == long["X-Long"]
     async with limited(model) as (_, ada):
@@ -144,7 +146,7 @@ async def test_a_caller_who_reads_nothing_is_cut_off(
 
     model.act = flood
     body = chat()
-    async with limited(model, reader_timeout="1") as (service, _):
+    async with limited(model, reader_timeout=SOON_S) as (service, _):
         address = urlsplit(service.url)
         with socket.create_connection((address.hostname, address.port)) as client:
             client.sendall(

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from admission import news
 from admission.domain import DEFAULT_POOL
 from admission.gateway import notice
 from admission.pages.words import LANGUAGES, words
@@ -118,11 +117,11 @@ async def test_the_chats_row_is_not_written_at_every_move(
     assert bool(seen) is bool(told)
 
 
+@pytest.mark.usefixtures("pings_often")
 async def test_what_was_held_back_comes_with_the_next_sign_of_life(
     service: Service, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notice, "STATUS_EVERY_S", 3600.0)
-    monkeypatch.setattr(news, "PING_S", 0.05)
     await take_slot(service)
     await service.store.join(DEFAULT_POOL, "second", ticket="t2", client="c")
     async with streaming(service, "ada", ON_PAGE) as stream:

@@ -8,7 +8,6 @@ from aiohttp import ClientPayloadError, web
 from openai import APIError, RateLimitError
 from redis.asyncio import Redis
 
-from admission import news
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, Status
 from admission.gateway import memory
@@ -32,14 +31,17 @@ from tests.gateway.waiters import (
 
 
 @pytest.fixture
-async def patient(valkey: str, redis: Redis, clock: ManualClock) -> AsyncIterator[Service]:
+def limits() -> dict[str, float]:
+    return {}
+
+
+@pytest.fixture
+async def patient(
+    valkey: str, redis: Redis, clock: ManualClock, limits: dict[str, float]
+) -> AsyncIterator[Service]:
     """A service with VESTIBULE_WHEN_FULL=wait and a ready worker."""
-    changes = {
-        "VESTIBULE_WHEN_FULL": "wait",
-        "VESTIBULE_WAIT_LIMIT": "1",
-        "VESTIBULE_PRIORITIES": "vip=600",
-    }
-    async with served_at(valkey, clock, **changes) as service, listening("w1") as worker:
+    changes = {"VESTIBULE_WHEN_FULL": "wait", "VESTIBULE_PRIORITIES": "vip=600"}
+    async with served_at(valkey, clock, limits, **changes) as service, listening("w1") as worker:
         worker.go.set()
         await make_ready(service, "w1", worker.url)
         yield service
@@ -96,10 +98,8 @@ async def test_an_answer_that_finishes_after_its_session_does_not_wait_and_anoth
     assert len(upstream.seen) == 1
 
 
-async def test_who_waits_long_gets_signs_of_life(
-    service: Service, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(news, "PING_S", 0.05)
+@pytest.mark.usefixtures("pings_often")
+async def test_who_waits_long_gets_signs_of_life(service: Service, upstream: Upstream) -> None:
     await take_slot(service)
     async with streaming(service, "ada") as stream:
         assert (await stream.next() or "").startswith(": You are number 1")
@@ -142,7 +142,7 @@ async def test_a_call_waits_in_its_users_class(patient: Service) -> None:
     await admin("PUT", "/admin/priorities/ada", {"priority": "vip"})
     await take_slot(patient)
     await patient.store.join(DEFAULT_POOL, "bob", ticket="t2")
-    async with streaming(patient, "ada", {"X-Vestibule-Wait": "1"}) as stream:
+    async with streaming(patient, "ada", WAITS) as stream:
         assert (await stream.next() or "").startswith(": You are number 1 ")
 
 
@@ -163,6 +163,7 @@ async def test_the_time_is_over_and_nothing_is_left_behind(
     assert await status_of(service, "ada") is Status.DISCONNECTED
 
 
+@pytest.mark.parametrize("limits", [{"wait_limit": 0.1}])
 async def test_the_settings_limit_ends_the_wait(patient: Service) -> None:
     await take_slot(patient)
     reply = await Chatter(caller_of(patient), "bob").says(chat())

@@ -5,7 +5,6 @@ import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,9 @@ import pytest
 import requests
 
 from infra.state import read_keys
+from tests.ports import free_port
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -31,6 +31,7 @@ class Up:
         self.state = state
         self.port = environment.pop("VESTIBULE_PORT", "") or str(free_port())
         self.url = f"http://127.0.0.1:{self.port}"
+        self._environment = environment
         self._errors = (state.parent / f"{state.name}.err").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "infra.cli", "up", "--port", self.port, *words],
@@ -43,8 +44,17 @@ class Up:
         self.printed = ""
 
     def wait_ready(self) -> "Up":
-        """Read what it prints until the welcome is whole."""
-        return self.wait_printed(r"Ctrl-C stops everything\.\n")
+        """Read what it prints until the welcome is whole, and wait until a worker is ready, which
+        on a slow machine takes longer than the welcome waits for it."""
+        self.wait_printed(r"Ctrl-C stops everything\.\n")
+        (self.url,) = re.findall(r"is ready on (\S+)", self.printed)[-1:]
+        if "no worker is ready" in self.printed:
+            eventually(self._has_models, "its worker is not ready")
+        return self
+
+    def _has_models(self) -> bool:
+        """Whether each process knows of a model; a call is a connection of its own."""
+        return all(self.get("/v1/models").json()["data"] for _ in range(9))
 
     def wait_printed(self, pattern: str) -> "Up":
         """Read what it prints until ``pattern`` is found past what was read before."""
@@ -93,19 +103,15 @@ class Up:
         return requests.get(self.url + path, headers=self._headers(key), timeout=10)
 
     def _headers(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {read_keys(self.state / 'keys.json')[key]}"}
+        kept = read_keys(self.state / "keys.json")
+        given = self._environment.get(f"VESTIBULE_{key.upper()}")
+        return {"Authorization": f"Bearer {given or kept[key]}"}
 
 
 def clean_environment() -> dict[str, str]:
     """Ours without any setting of the developer's own shell."""
     ours = re.compile(r"VESTIBULE_|REDIS_|MAX_ACTIVE_USERS|SESSION_DURATION|DRAFT_DURATION")
     return {name: value for name, value in os.environ.items() if not ours.match(name)}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def eventually(check: Callable[[], bool], what: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 import requests
 from redis import Redis
 
-from tests.infra.conftest import DEADLINE_S, ROOT, clean_environment, eventually, free_port
+from tests.infra.conftest import DEADLINE_S, ROOT, clean_environment, eventually
+from tests.ports import free_port
 
 KEY = {"Authorization": "Bearer service-key", "X-OpenWebUI-User-Id": "ada"}
 Start = Callable[..., "Gateway"]

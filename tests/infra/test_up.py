@@ -8,7 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,15 +16,45 @@ import pytest
 import requests
 from redis import Redis
 
+from admission import logs
 from admission.clock import RedisClock
 from admission.domain import DEFAULT_POOL, Worker
 from admission.store.connection import open_redis
 from admission.store.redis_store import RedisStore
 from infra.children import Children
+from infra.cli import main
 from infra.state import StateFolder
-from tests.infra.conftest import ROOT, Up, eventually
+from tests.infra.conftest import ROOT, Up, clean_environment, eventually
+from tests.ports import free_port
 
 Start = Callable[..., Up]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Refused]:
+    """Runs ``vestibule up`` where it ends by itself: with which code, and what it says.
+
+    In this process, as the start of an interpreter is the longest part of such a run.
+    """
+    monkeypatch.setattr(logs, "configure", lambda: None)  # pytest's own handlers stay
+    for name in os.environ.keys() - clean_environment().keys():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("VESTIBULE_STATE_DIR", str(state))
+    monkeypatch.setenv("VESTIBULE_PORT", str(free_port()))
+
+    def run(code: int, text: str, **environment: str) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert main(["up"]) == code
+        return _complains(capsys.readouterr().err, text)
+
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield run
+    os.umask(mask)
 
 
 def _alive(processes: list[psutil.Process]) -> list[str]:
@@ -76,12 +106,11 @@ def test_the_demo_worker_answers_through_the_gateway(running: Up) -> None:
     assert len(worker["agent_info"]["checksum"]) == 64
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything_it_started(up: Start, number: int) -> None:
+def test_ctrl_c_stops_everything_it_started(up: Start) -> None:
     one = up().wait_ready()
     family = one.children()
     assert len(family) >= 3
-    assert one.stop(number) == 0
+    assert one.stop(signal.SIGINT) == 0
     assert not _alive(family)
     assert "Traceback" not in one.errors()
 
@@ -89,53 +118,58 @@ def test_a_signal_stops_everything_it_started(up: Start, number: int) -> None:
 def test_a_port_in_use_is_one_clear_line(up: Start, state: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        _fails(up(VESTIBULE_PORT=port), 1, f"cannot listen on 127.0.0.1:{port}")
+        one = up(VESTIBULE_PORT=port)
+        assert one.process.wait(20) == 1
+        _complains(one.errors(), f"cannot listen on 127.0.0.1:{port}")
     assert not (state / "valkey.sock").exists()
 
 
-def test_an_unwritable_state_folder_is_one_clear_line(up: Start, state: Path) -> None:
+def test_an_unwritable_state_folder_is_one_clear_line(refused: Refused, state: Path) -> None:
     state.write_text("a file stands where the folder should be")
-    _fails(up(), 1, f"the state folder {state} cannot be written")
+    refused(1, f"the state folder {state} cannot be written")
 
 
-def test_every_bad_setting_is_named_at_once(up: Start) -> None:
-    one = up(SESSION_DURATION="soon", VESTIBULE_PROT="1", VESTIBULE_UPSTREAMS="ftp://x")
-    errors = _fails(one, 2, "")
+def test_every_bad_setting_is_named_at_once(refused: Refused) -> None:
+    wrong = {"SESSION_DURATION": "soon", "VESTIBULE_PROT": "1", "VESTIBULE_UPSTREAMS": "ftp://x"}
+    errors = refused(2, "", **wrong)
     for name in ("SESSION_DURATION", "VESTIBULE_PROT", "VESTIBULE_UPSTREAMS"):
         assert re.search(rf"^vestibule: {name}: ", errors, re.MULTILINE)
 
 
-def test_a_port_that_is_no_number_names_the_setting(up: Start) -> None:
-    _fails(up(VESTIBULE_PORT="eighty"), 2, "VESTIBULE_PORT")
+def test_a_port_that_is_no_number_names_the_setting(refused: Refused) -> None:
+    refused(2, "VESTIBULE_PORT", VESTIBULE_PORT="eighty")
 
 
-def test_a_second_one_on_the_same_folder_is_refused(running: Up, up: Start) -> None:
-    second = up(VESTIBULE_STATE_DIR=str(running.state))
-    _fails(second, 1, f"another vestibule already runs on the state folder {running.state}")
+def test_a_second_one_on_the_same_folder_is_refused(running: Up, refused: Refused) -> None:
+    said = f"another vestibule already runs on the state folder {running.state}"
+    refused(1, said, VESTIBULE_STATE_DIR=str(running.state))
 
 
-def test_data_of_a_newer_server_is_refused(running: Up, up: Start, state: Path) -> None:
+def test_data_of_a_newer_server_is_refused(running: Up, refused: Refused, state: Path) -> None:
     note = "valkey-version"
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", (running.state / note).read_text())
     state.mkdir()
     (state / "up.lock").touch()
     (state / note).write_text("99.0.0\n")
-    _fails(up(), 1, "was written by Valkey 99.0.0, newer than")
+    refused(1, "was written by Valkey 99.0.0, newer than")
 
 
-def test_a_redis_that_does_not_answer_is_one_clear_line(up: Start) -> None:
-    one = up(REDIS_URL="redis://:secret@127.0.0.1:1/0")
-    assert "secret" not in _fails(one, 1, "no Redis answers at 127.0.0.1:1/0")
+def test_a_redis_that_does_not_answer_is_one_clear_line(refused: Refused) -> None:
+    said = "no Redis answers at 127.0.0.1:1/0"
+    assert "secret" not in refused(1, said, REDIS_URL="redis://:secret@127.0.0.1:1/0")
 
 
-def test_it_listens_on_ipv6_too(up: Start) -> None:
+def test_it_listens_on_ipv6_too_and_a_closed_terminal_leaves_no_process(up: Start) -> None:
     one = up("--host", "::1").wait_ready()
     assert f"http://[::1]:{one.port}/v1" in one.printed
     assert requests.get(f"http://[::1]:{one.port}/readyz", timeout=5).status_code == 200
+    family = one.children()
+    assert one.stop(signal.SIGHUP) == 0
+    assert not _alive(family)
 
 
-def test_a_host_that_is_none_is_one_clear_line(up: Start) -> None:
-    _fails(up("--host", "no.such.host.invalid"), 1, "cannot listen on no.such.host.invalid")
+def test_a_host_that_is_none_is_one_clear_line(refused: Refused) -> None:
+    refused(1, "cannot listen on no.such.host.invalid", VESTIBULE_HOST="no.such.host.invalid")
 
 
 def test_keys_of_the_environment_are_in_force_and_no_child_gets_one_it_does_not_need(
@@ -151,36 +185,28 @@ def test_keys_of_the_environment_are_in_force_and_no_child_gets_one_it_does_not_
         assert not child.environ().keys() & keys.keys()
 
 
-def test_redis_url_switches_the_embedded_server_off(up: Start, state: Path, valkey: str) -> None:
-    one = up(REDIS_URL=valkey).wait_ready()
-    assert one.post("/queue/join/ada").status_code == 200
-    assert not (state / "valkey.sock").exists()
-    assert "valkey-server" not in {p.name() for p in one.children()}
-
-
-def test_what_was_acknowledged_survives_kill_9_of_all(up: Start) -> None:
+def test_what_was_acknowledged_survives_kill_9_and_what_survived_it_is_stopped(up: Start) -> None:
     one = up(MAX_ACTIVE_USERS="1").wait_ready()
     one.post("/queue/join/first", {"auto_confirm": True})
     ticket = one.post("/queue/join/second").json()
-    family = one.children()
-    for process in (*family, psutil.Process(one.process.pid)):
-        process.kill()
-    psutil.wait_procs(family, timeout=10)
-    again = up(MAX_ACTIVE_USERS="1").wait_ready()
-    kept = again.get("/queue/status/second").json()
-    assert (kept["ticket_id"], kept["position"]) == (ticket["ticket_id"], 1)
-    assert again.get("/queue/metrics").json()["active"] == 1
-
-
-def test_survivors_of_kill_9_are_stopped_at_the_next_start(up: Start) -> None:
-    one = up().wait_ready()
     survivors = one.children()
-    os.kill(one.process.pid, signal.SIGKILL)
+    one.process.kill()
     one.process.wait()
     assert _alive(survivors)
-    again = up().wait_ready()
+    again = up(MAX_ACTIVE_USERS="1").wait_ready()
     eventually(lambda: not _alive(survivors), "what the killed one started still runs")
-    assert again.get("/readyz").status_code == 200
+    _still_has(again, ticket)
+    family = again.children()
+    for process in (*family, psutil.Process(again.process.pid)):
+        process.kill()
+    psutil.wait_procs(family, timeout=10)
+    _still_has(up(MAX_ACTIVE_USERS="1").wait_ready(), ticket)
+
+
+def _still_has(one: Up, ticket: dict[str, object]) -> None:
+    kept = one.get("/queue/status/second").json()
+    assert (kept["ticket_id"], kept["position"]) == (ticket["ticket_id"], 1)
+    assert one.get("/queue/metrics").json()["active"] == 1
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"valkey": 5}', '{"a": [-1, 0]}', '{"a": ["x", 0]}'])
@@ -191,27 +217,25 @@ def test_a_damaged_record_of_children_does_not_hinder_a_start(tmp_path: Path, te
     assert not record.exists()
 
 
-def test_a_folder_of_other_things_is_left_alone(up: Start, state: Path) -> None:
+def test_a_folder_of_other_things_is_left_alone(refused: Refused, state: Path) -> None:
     state.mkdir(mode=0o755)
     (state / "thesis.txt").write_text("mine")
-    _fails(up(), 1, f"{state} holds other things")
+    refused(1, f"{state} holds other things")
     assert stat.S_IMODE(state.stat().st_mode) == 0o755
 
 
-def test_a_closed_terminal_leaves_no_process(up: Start) -> None:
-    one = up().wait_ready()
-    family = one.children()
-    assert one.stop(signal.SIGHUP) == 0
-    assert not _alive(family)
-
-
-def test_a_worker_that_was_stopped_is_ready_no_more(up: Start, valkey: str) -> None:
+def test_redis_url_switches_the_embedded_server_off_and_a_stopped_worker_is_ready_no_more(
+    up: Start, state: Path, valkey: str
+) -> None:
     with Redis.from_url(valkey) as redis:
         redis.flushall()  # other tests kill their workers, whose leases then last a while
     one = up(REDIS_URL=valkey).wait_ready()
+    assert one.post("/queue/join/ada").status_code == 200
+    assert not (state / "valkey.sock").exists()
+    assert "valkey-server" not in {p.name() for p in one.children()}
     (ours,) = one.get("/admin/workers", "admin_key").json()["workers"]
     assert ours["ready"]
-    assert one.stop() == 0
+    assert one.stop(signal.SIGTERM) == 0
     assert [worker.ready for worker in asyncio.run(_workers_at(valkey))] == [False]
 
 
@@ -247,10 +271,8 @@ def test_reload_restarts_at_a_change_and_stops_clean(up: Start) -> None:
     assert not _alive(family)
 
 
-def _fails(one: Up, code: int, text: str) -> str:
-    """It ends by itself with ``code`` and says ``text``, every line its own, no traceback."""
-    assert one.process.wait(20) == code
-    errors = one.errors()
+def _complains(errors: str, text: str) -> str:
+    """It says ``text``, every line its own, no traceback."""
     assert text in errors
     assert "Traceback" not in errors
     assert all(line.startswith("vestibule: ") for line in errors.splitlines()), errors

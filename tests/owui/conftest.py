@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -21,14 +22,22 @@ MODEL = "tiny"
 Json = dict[str, Any]
 
 
-def load(source: str) -> types.ModuleType:
-    """Execute the text as ``load_function_module_by_id`` (utils/plugin.py) does."""
+FUNCTION = assemble.function()
+
+
+@cache
+def _code(source: str) -> types.CodeType:
     for ours in ("utils", "apps", "main", "config"):
         source = source.replace(f"from {ours}", f"from open_webui.{ours}")
+    return compile(source, "vestibule.py", "exec")
+
+
+def load(source: str) -> types.ModuleType:
+    """Execute the text as ``load_function_module_by_id`` (utils/plugin.py) does."""
     module = types.ModuleType(f"function_vestibule_{uuid.uuid4().hex}")
     sys.modules[module.__name__] = module
     try:
-        exec(compile(source, "vestibule.py", "exec"), module.__dict__)
+        exec(_code(source), module.__dict__)
     finally:
         del sys.modules[module.__name__]
     return module
@@ -278,7 +287,7 @@ class WebUI:
 @pytest.fixture
 def plugin(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The filter's module, with shorter pauses."""
-    module = load(assemble.function())
+    module = load(FUNCTION)
     monkeypatch.setattr(module, "BEAT_S", 0.05)
     monkeypatch.setattr(module, "API_POLL_S", 0.05)
     monkeypatch.setattr(module, "AGAIN_S", (0.05, 0.1))

@@ -30,7 +30,7 @@ async def test_after_the_longest_wait_the_place_is_kept_and_the_next_message_tak
     await webui.service.tick()
     await webui.session_ends(ann, "ann")
     await bob.sees("It is your turn. Time left to send your message: 5 minutes")
-    assert bob.toasts[1:] == [bob.last["description"]]
+    await until(lambda: bob.toasts[1:] == [bob.last["description"]])
     assert (await webui.ticket("bob"))["status"] == "draft"
     again = webui.chat("bob")
     await again.is_answered()

@@ -50,12 +50,18 @@ def open_webui_is_not_imported() -> Iterator[None]:
     assert watch.wanted == []
 
 
-@pytest.fixture
-def pipelines_plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
-    """The filter's module, loaded as the server does (main.py), with shorter pauses."""
-    path = tmp_path / "vestibule.py"
+@pytest.fixture(scope="module")
+def pipelines_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an administrator gives to the server."""
+    path = tmp_path_factory.mktemp("pipelines") / "vestibule.py"
     path.write_text(assemble.pipeline(), "utf-8")
-    spec = importlib.util.spec_from_file_location("vestibule", path)
+    return path
+
+
+@pytest.fixture
+def pipelines_plugin(monkeypatch: pytest.MonkeyPatch, pipelines_file: Path) -> types.ModuleType:
+    """The filter's module, loaded as the server does (main.py), with shorter pauses."""
+    spec = importlib.util.spec_from_file_location("vestibule", pipelines_file)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout
 
-from infra.addresses import free_port
 from tests.infra.conftest import ROOT, clean_environment
+from tests.ports import free_port
 from tests.scale.servers import DEADLINE_S, until
 
 KEY = {"Authorization": "Bearer service-key"}

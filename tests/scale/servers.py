@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from infra import embedded
-from infra.addresses import free_port
+from tests.ports import free_port
 
 DEADLINE_S = 20.0
 NODE_TIMEOUT_MS = 1000

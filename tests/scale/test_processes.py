@@ -41,7 +41,20 @@ async def _answering(one: Admission, connections: int) -> set[int]:
             await http.close()
 
 
-async def test_each_process_answers_and_there_is_one_queue(three: Admission) -> None:
+async def test_one_queue_one_port_and_nothing_outlives_a_killed_parent(
+    valkey: str, three: Admission
+) -> None:
+    await _each_answers_and_there_is_one_queue(three)
+    await _a_port_in_use_is_one_clear_line(valkey, three)
+    await _they_stop_when_their_parent_was_killed(three)
+
+
+async def test_a_killed_process_loses_no_ticket_and_a_stop_drains_all(three: Admission) -> None:
+    await _a_killed_process_is_replaced_and_no_acknowledged_ticket_is_lost(three)
+    await _a_stop_drains_all_and_leaves_none(three)
+
+
+async def _each_answers_and_there_is_one_queue(three: Admission) -> None:
     assert len(three.workers()) == N
     assert len(await _answering(three, 60)) == N
     same = await asyncio.gather(*(three.join("ada") for _ in range(60)))
@@ -53,7 +66,7 @@ async def test_each_process_answers_and_there_is_one_queue(three: Admission) -> 
     assert (seen["draft"], seen["active"], seen["waiting"]) == (1, 2, 58)
 
 
-async def test_a_killed_process_is_replaced_and_no_acknowledged_ticket_is_lost(
+async def _a_killed_process_is_replaced_and_no_acknowledged_ticket_is_lost(
     three: Admission,
 ) -> None:
     joins = [asyncio.create_task(three.join(f"u{i}", auto_confirm=True)) for i in range(150)]
@@ -75,18 +88,18 @@ async def test_a_killed_process_is_replaced_and_no_acknowledged_ticket_is_lost(
     await until(whole, "the killed process was not replaced")
 
 
-async def test_a_stop_drains_all_and_leaves_none(three: Admission) -> None:
+async def _a_stop_drains_all_and_leaves_none(three: Admission) -> None:
     family = three.workers()
     await three.join("ada")
     stream = three.event("ada")
-    assert (await anext(stream))["status"] == "draft"
+    assert (await anext(stream))["status"] == "waiting"
     three.process.send_signal(signal.SIGTERM)
     assert [ticket async for ticket in stream] == []  # ended whole, not cut
     assert await three.process.wait() == 0
     assert not [process for process in family if process.is_running()]
 
 
-async def test_processes_whose_parent_was_killed_stop_by_themselves(three: Admission) -> None:
+async def _they_stop_when_their_parent_was_killed(three: Admission) -> None:
     family = three.workers()
     three.process.kill()
     await three.process.wait()
@@ -97,7 +110,7 @@ async def test_processes_whose_parent_was_killed_stop_by_themselves(three: Admis
     await until(gone, "they outlive their parent")
 
 
-async def test_a_port_in_use_is_one_clear_line(valkey: str, three: Admission) -> None:
+async def _a_port_in_use_is_one_clear_line(valkey: str, three: Admission) -> None:
     port = three.url.rpartition(":")[2]
     for count in ("1", "2"):
         code, said = await refused(valkey, "--port", port, VESTIBULE_PROCESSES=count)

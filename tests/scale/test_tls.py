@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from admission.errors import StoreUnavailable
 from admission.store.connection import check_server, open_redis
-from infra.addresses import free_port
+from tests.ports import free_port
 from tests.scale.conftest import binary_of
 from tests.scale.servers import PASSWORD, one
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,15 +10,11 @@ from pathlib import Path
 
 from aiohttp import ClientError, ClientSession, TCPConnector
 
+from tests.ports import free_port
 from tests.worker.stand_ins import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent.parent
 AGENT = ROOT / "worker_image" / "agent.py"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Program:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.processes import AGENT, agent, free_port, program
+from tests.ports import free_port
+from tests.worker.processes import AGENT, agent, program
 from tests.worker.stand_ins import Admission, Upstream
 from worker_image import agent as agent_module
 from worker_image.agent import (

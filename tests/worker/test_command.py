@@ -17,7 +17,8 @@ import pytest
 
 from infra.cli import main
 from infra.worker import agent_command, agent_environment, demo_command
-from tests.worker.processes import BAD_VLLM, GOOD_VLLM, ROOT, free_port, stand_in_for_vllm
+from tests.ports import free_port
+from tests.worker.processes import BAD_VLLM, GOOD_VLLM, ROOT, stand_in_for_vllm
 from tests.worker.stand_ins import DEADLINE_S, Admission
 
 TOKEN = {"VESTIBULE_WORKER_TOKEN": "shared"}

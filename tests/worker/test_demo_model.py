@@ -12,7 +12,8 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from infra.demo_model import LABEL, MODEL, DemoModel
-from tests.worker.processes import free_port, program
+from tests.ports import free_port
+from tests.worker.processes import program
 from tests.worker.stand_ins import DEADLINE_S
 
 CHAT = "/v1/chat/completions"

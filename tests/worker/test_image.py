@@ -10,13 +10,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.ports import free_port
 from tests.worker.processes import (
     BAD_VLLM,
     GOOD_VLLM,
     ROOT,
     Program,
     agent,
-    free_port,
     program,
     stand_in_for_vllm,
 )

@@ -6,7 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.worker.processes import AGENT, agent, free_port, program
+import aiohttp
+
+from tests.ports import free_port
+from tests.worker.processes import AGENT, agent, program
 from tests.worker.stand_ins import (
     DEADLINE_S,
     STREAM_HEAD,
@@ -15,6 +18,7 @@ from tests.worker.stand_ins import (
     Upstream,
     chunk,
 )
+from worker_image.agent import Journal, Link, Machine, ModelServer, Worker, read_settings
 
 KEY = {"Authorization": "Bearer upstream-key"}
 CHAT = "/v1/chat/completions"
@@ -174,6 +178,30 @@ async def test_a_second_signal_does_not_wait(
             running.child.signal(signal.SIGINT)
             _, written = await running.child.end()
     assert "Traceback" not in written
+
+
+class _Beating(Link):
+    """A link that has always something new to tell."""
+
+    async def _beat(self) -> None:
+        await asyncio.sleep(0)
+        self._worker.changed.set()
+
+
+async def test_a_stop_ends_it_whatever_it_does_just_then(tmp_path: Path) -> None:
+    """Also in the step in which a change wakes it, where Python 3.11's `wait_for` loses it."""
+    given = {"VESTIBULE_WORKER_TOKEN": "shared", "VESTIBULE_STATE_DIR": str(tmp_path)}
+    settings, machine = read_settings([], given), Machine(tmp_path)
+    async with aiohttp.ClientSession() as asking:
+        for steps in range(1, 20):
+            worker, model = Worker(settings, ""), ModelServer(asking, settings, lambda: False)
+            link = _Beating(asking, worker, machine, model, None, Journal())
+            link.registered = True
+            running = asyncio.create_task(link.run())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            running.cancel()
+            assert await asyncio.wait({running}, timeout=DEADLINE_S) == ({running}, set())
 
 
 async def test_an_answer_that_outlasts_the_drain_timeout_is_cut(

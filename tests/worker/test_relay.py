@@ -102,29 +102,33 @@ async def test_an_answer_comes_back_as_it_was_given(worker: Agent, upstream: Ups
     assert not [line for line in lines if line.lower().startswith((b"keep-alive", b"transfer"))]
 
 
-@pytest.mark.parametrize(
-    ("method", "answer"),
-    [
-        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
-        ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n"),
-        ("GET", b"HTTP/1.1 304 Not Modified\r\nEtag: x\r\n\r\n"),
-        ("GET", b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /v1/y\r\nContent-Length: 0\r\n\r\n"),
-    ],
-)
-async def test_an_answer_without_a_body_stays_without(
-    worker: Agent, upstream: Upstream, method: str, answer: bytes
-) -> None:
-    async def reply(_: Request, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
+BODILESS = [
+    ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+    ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ("GET", b"HTTP/1.1 304 Not Modified\r\nEtag: x\r\n\r\n"),
+    ("GET", b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /v1/y\r\nContent-Length: 0\r\n\r\n"),
+]
 
-    upstream.answer = reply
-    request = f"{method} /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer upstream-key\r\n"
-    raw = await _raw(worker.port, f"{request}Connection: close\r\n\r\n".encode())
-    head, _, body = raw.partition(b"\r\n\r\n")
-    assert head.split(b"\r\n")[0] == answer.split(b"\r\n")[0]
-    assert body == b""
-    for line in answer.split(b"\r\n")[1:]:
-        assert line in raw
+
+async def test_an_answer_without_a_body_stays_without(worker: Agent, upstream: Upstream) -> None:
+    for method, given in BODILESS:
+
+        async def reply(
+            _: Request,
+            __: asyncio.StreamReader,
+            writer: asyncio.StreamWriter,
+            given: bytes = given,
+        ) -> None:
+            writer.write(given)
+
+        upstream.answer = reply
+        request = f"{method} /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer upstream-key\r\n"
+        raw = await _raw(worker.port, f"{request}Connection: close\r\n\r\n".encode())
+        head, _, body = raw.partition(b"\r\n\r\n")
+        assert head.split(b"\r\n")[0] == given.split(b"\r\n")[0]
+        assert body == b""
+        for line in given.split(b"\r\n")[1:]:
+            assert line in raw
 
 
 async def test_each_chunk_is_passed_on_before_the_next_one_is_made(
@@ -239,23 +243,24 @@ async def test_a_request_the_model_server_drops_is_dropped(
     assert 'requests_total{status="aborted"} 1' in (await worker.get("/metrics"))[1]
 
 
-@pytest.mark.parametrize(
-    ("headers", "status", "code"),
-    [
-        ({}, 401, "no_key"),
-        ({"Authorization": "Basic upstream-key"}, 401, "no_key"),
-        ({"Authorization": "Bearer shared"}, 403, "wrong_key"),
-        ({"Authorization": "Bearer upstream-keyé"}, 403, "wrong_key"),
-        ({"Authorization": "Bearer upstream-ke"}, 403, "wrong_key"),
-    ],
-)
+STRANGERS: list[tuple[dict[str, str], int, str]] = [
+    ({}, 401, "no_key"),
+    ({"Authorization": "Basic upstream-key"}, 401, "no_key"),
+    ({"Authorization": "Bearer shared"}, 403, "wrong_key"),
+    ({"Authorization": "Bearer upstream-keyé"}, 403, "wrong_key"),
+    ({"Authorization": "Bearer upstream-ke"}, 403, "wrong_key"),
+]
+
+
 async def test_only_the_upstream_key_opens_the_model_and_the_drain(
-    worker: Agent, upstream: Upstream, headers: dict[str, str], status: int, code: str
+    worker: Agent, upstream: Upstream
 ) -> None:
-    async with worker.http.post(f"{worker.url}{CHAT}", headers=headers, json={}) as answer:
-        assert (answer.status, (await answer.json())["error"]["code"]) == (status, code)
-    async with worker.http.post(f"{worker.url}/drain", headers=headers) as answer:
-        assert (answer.status, answer.content_type) == (status, "application/problem+json")
+    for headers, status, code in STRANGERS:
+        async with worker.http.post(f"{worker.url}{CHAT}", headers=headers, json={}) as answer:
+            seen = (answer.status, (await answer.json())["error"]["code"])
+        assert seen == (status, code), headers
+        async with worker.http.post(f"{worker.url}/drain", headers=headers) as answer:
+            assert (answer.status, answer.content_type) == (status, "application/problem+json")
     assert not upstream.requests
     assert (await worker.get("/readyz"))[0] == 200
 

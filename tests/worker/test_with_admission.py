@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import ClientSession
 
 from tests.conftest import Service
-from tests.worker.processes import AGENT, agent, free_port, program
+from tests.ports import free_port
+from tests.worker.processes import AGENT, agent, program
 from tests.worker.stand_ins import DEADLINE_S, Upstream
 from worker_image.agent import AGENT_VERSION
 
