@@ -18,8 +18,8 @@ import requests
 from aiohttp import ClientSession
 
 from tests.e2e.build import build, cache_folder
-from tests.e2e.server import free_port
 from tests.e2e.stack import MODEL, Vestibule, VllmServer
+from tests.ports import free_port
 
 CONVERSATIONS, TURNS, AT_ONCE = 24, 5, 4
 TURN_CHARACTERS = 800  # about as many tokens: the tiny model's tokenizer knows hardly a word
