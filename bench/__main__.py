@@ -15,6 +15,7 @@ MODULES = (
     "handover",
     "slots",
     "prefix",
+    "functions",
 )
 """Each has ``async def main()``, which prints a table; ``gateway``'s takes words of its own."""
 

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import uvloop
 from aiohttp import ClientSession, web
 from pydantic import SecretStr
 from redis import Redis as BlockingRedis
@@ -30,6 +29,8 @@ from admission.store.redis_store import RedisStore
 from infra import embedded
 from infra.state import StateFolder
 from scheduler import ticks
+from tests.event_loop import Loop
+from tests.time_limit import pytest_timeout_set_timer  # noqa: F401 - a hook
 
 DEADLINE_S = 10.0
 
@@ -45,7 +46,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The event loop that the service runs on; its transports are none of asyncio's classes."""
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": Loop}
 
 
 @pytest.fixture(scope="session")

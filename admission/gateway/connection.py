@@ -155,17 +155,22 @@ class Connections:
     async def _connect(self, address: Address, trust: Fingerprint | bool) -> "Connection":
         loop = asyncio.get_running_loop()
         context = _tls(isinstance(trust, Fingerprint)) if address.tls else None
+        connection = Connection(self._limits, self._open)
         try:
             async with asyncio.timeout(self._limits.connect_s):
-                transport, connection = await loop.create_connection(
-                    lambda: Connection(self._limits, self._open),
+                transport, _ = await loop.create_connection(
+                    lambda: connection,
                     address.host,
                     address.port,
                     ssl=context,
                     server_hostname=address.host if context else None,
                 )
         except (OSError, TimeoutError, ValueError) as error:  # the last: no host has such a name
+            self._open.discard(connection)
             raise NotConnected(type(error).__name__) from error
+        except asyncio.CancelledError:  # uvloop closes it, and tells it of no end
+            self._open.discard(connection)
+            raise
         if context and isinstance(trust, Fingerprint):
             try:
                 trust.check(transport)

@@ -9,7 +9,7 @@ from multidict import CIMultiDict, MultiMapping
 from admission.domain import Worker
 from admission.keys import REQUEST_ID
 
-NAMES_MAX = 1024  # of which it is remembered whether they pass
+NAMES_MAX, NAME_CHARACTERS = 1024, 64  # so many are remembered, by their beginnings
 # RFC 9110, section 7.6.1.
 _HOP_BY_HOP = frozenset(
     {
@@ -56,7 +56,7 @@ def to_caller(headers: MultiMapping[str]) -> CIMultiDict[str]:
 
 def _only(headers: MultiMapping[str], goes: Callable[[str], bool]) -> CIMultiDict[str]:
     """Those that go on; not those that the sender says are for the next hop only."""
-    passed = CIMultiDict([pair for pair in headers.items() if goes(pair[0])])
+    passed = CIMultiDict([pair for pair in headers.items() if goes(pair[0][:NAME_CHARACTERS])])
     for connection in headers.getall(hdrs.CONNECTION, ()):
         for name in connection.split(","):
             passed.popall(name.strip(), None)

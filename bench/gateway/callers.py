@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from itertools import count, cycle
 from statistics import quantiles
 from typing import Any, cast
@@ -44,11 +45,19 @@ def user(number: int) -> str:
     return f"u{number // PER_USER}"
 
 
-async def closed(
-    ports: list[int], key: str, *, stream: bool, connections: int, seconds: float
+async def closed(  # noqa: PLR0913 - one load
+    ports: list[int],
+    key: str,
+    *,
+    stream: bool,
+    connections: int,
+    seconds: float,
+    spread_s: float = 0.0,
 ) -> dict[str, float]:
     """Each connection asks as soon as it was answered: ``rate`` a second, ``p50_ms`` and ``p99_ms``
     until the first token (the whole answer, when not streamed), and ``answers`` in all.
+    ``spread_s``: the connections begin one after the other within it, so that answers which take
+    as long do not begin all at once, again and again.
 
     Raises:
         Refused: a call was not answered with 200.
@@ -67,10 +76,10 @@ async def closed(
         asked = request(key, number, stream=stream)
         return Caller(lambda: asked, answered, failed, mark=MARK if stream else b"")
 
-    made = [
-        await loop.create_connection(lambda n=n: caller(n), "127.0.0.1", next(turn))  # type: ignore[misc]
-        for n in range(connections)
-    ]
+    made = []
+    for n in range(connections):
+        made.append(await loop.create_connection(partial(caller, n), "127.0.0.1", next(turn)))
+        await asyncio.sleep(spread_s / connections)
     await until(failed, WARM_S)
     first.clear()
     start_s = time.perf_counter()

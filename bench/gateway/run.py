@@ -28,7 +28,7 @@ CONNECTIONS = 64
 OPEN_STREAMS, SOME_STREAMS = 1_000, 200
 PER_SECOND = 20  # chunks of a stream, where it is asked how many one core carries
 BURST = "/pace/0/0/50"
-PACED = "/pace/0/10/50"
+PACED, PACED_S = "/pace/0/10/50", 0.5
 STEADY = f"/pace/50/{1000 // PER_SECOND}/100000"
 SLOW = "/pace/50/1000/100000"
 
@@ -113,7 +113,9 @@ async def _burst(side: Started, found: Found) -> None:
 async def _paced(side: Started, found: Found) -> None:
     await _pace(PACED)
     before = _cpu(side)
-    many = await _callers("closed", side, stream=True, connections=CONNECTIONS, seconds=2.2)
+    many = await _callers(
+        "closed", side, stream=True, connections=CONNECTIONS, seconds=2.7, spread_s=PACED_S
+    )
     found.first_ms_64.append((many["p50_ms"], many["p99_ms"]))
     found.paced_cpu_ms.append(_used(side, before, many["answers"] + CONNECTIONS / 2))
 

@@ -235,6 +235,19 @@ async def test_a_caller_who_goes_away_closes_the_connection(connections: Connect
             await server.lost.wait()
 
 
+async def test_one_given_up_while_it_connects_is_forgotten(connections: Connections) -> None:
+    """At whatever turn of the loop: uvloop tells such a one that it begins, but of no end."""
+    async with serving(*[SHORT] * 20) as server:
+        for turns in range(20):
+            asking = asyncio.create_task(ask(connections, server.url))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        await connections.close()  # those that were connected hear it; the test's end closes again
+        assert not connections._open
+
+
 async def test_what_was_not_read_of_an_answer_is_not_the_next_ones(
     connections: Connections,
 ) -> None:
