@@ -107,6 +107,11 @@ class Settings(BaseModel):
         alias="VESTIBULE_UPSTREAMS",
         description="model servers to route to, `URL[;slots=N],…`; none starts the demo",
     )
+    demo: Switch = Field(
+        True,
+        alias="VESTIBULE_DEMO",
+        description="off: `vestibule up` waits for workers that register, without a demo model",
+    )
     auth: Switch = Field(
         True, alias="VESTIBULE_AUTH", description="off only when listening on loopback"
     )

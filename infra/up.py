@@ -67,7 +67,7 @@ async def _up(settings: Settings) -> None:
         given, settings = settings, with_keys(settings, folder.keys())
         stack.push_async_callback(children.stop)
         url = settings.redis_address() or await embedded.start(folder, children)
-        if not settings.upstreams:
+        if _has_demo(settings):
             await _start_demo(settings, folder, children)
         policy = settings.pool_policy(needs_worker=True)
         store = await stack.enter_async_context(store_at(url, policy, settings))
@@ -78,7 +78,8 @@ async def _up(settings: Settings) -> None:
         ticks = clockwork.running(store, settings.upstreams, settings.worker_agent_sha256, accounts)
         await stack.enter_async_context(ticks)
         lag_s = REFRESH_S if settings.processes > 1 else 0.0  # the others know of it a little later
-        ready = asyncio.create_task(_first_worker(directory, lag_s))
+        within_s = WORKER_START_S if settings.upstreams or settings.demo else 0.0
+        ready = asyncio.create_task(_first_worker(directory, within_s, lag_s))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -107,6 +108,10 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def _has_demo(settings: Settings) -> bool:
+    return settings.demo and not settings.upstreams
+
+
 async def _start_demo(settings: Settings, folder: StateFolder, children: Children) -> None:
     """One local worker agent in front of the demo model."""
     model_port, agent_port = free_port(), free_port()
@@ -125,10 +130,10 @@ async def _start_demo(settings: Settings, folder: StateFolder, children: Childre
     )
 
 
-async def _first_worker(directory: Directory, lag_s: float) -> bool:
-    """True once a worker is ready; False when none is after a while."""
+async def _first_worker(directory: Directory, within_s: float, lag_s: float) -> bool:
+    """True once a worker is ready; False when none is in time."""
     try:
-        async with asyncio.timeout(WORKER_START_S):
+        async with asyncio.timeout(within_s):
             while not directory.count()["ready"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)  # a copy of the registry: no event tells of it
     except TimeoutError:
@@ -152,9 +157,8 @@ def _welcome(settings: Settings, folder: StateFolder, *, worker_ready: bool) -> 
         key = "$VESTIBULE_SERVICE_KEY"
     overridden = [f"VESTIBULE_{n.upper()}" for n in KEY_NAMES if getattr(settings, n) is not None]
     instead = f", but {', '.join(overridden)} of the environment" if overridden else ""
-    if settings.upstreams:
-        workers = ", ".join(upstream.url for upstream in settings.upstreams)
-    else:
+    workers = ", ".join(upstream.url for upstream in settings.upstreams) or "of the workers to come"
+    if _has_demo(settings):
         workers = f"the built-in demo model {demo_model.MODEL!r}, which is not a real one"
     notes = (
         ""

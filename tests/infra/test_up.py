@@ -239,6 +239,15 @@ def test_redis_url_switches_the_embedded_server_off_and_a_stopped_worker_is_read
     assert [worker.ready for worker in asyncio.run(_workers_at(valkey))] == [False]
 
 
+def test_without_the_demo_it_waits_for_workers_to_come(up: Start) -> None:
+    one = up(VESTIBULE_DEMO="off").wait_printed(r"Ctrl-C stops everything\.\n")
+    assert "models      of the workers to come" in one.printed
+    assert "no worker is ready" in one.printed
+    assert {p.name() for p in one.children()} == {"valkey-server"}
+    assert one.get("/v1/models").json()["data"] == []
+    assert one.stop(signal.SIGTERM) == 0
+
+
 async def _workers_at(url: str) -> list[Worker]:
     redis = open_redis(url)
     try:
