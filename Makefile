@@ -8,7 +8,7 @@ BENCH ?=
 LEVEL ?= patch
 BASE ?=
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test e2e soak bench lint format coverage lock clean \
+.PHONY: help run dev setup test e2e soak contract bench lint format coverage lock clean \
 	agent-checksum agent-version-bump agent-version-check
 
 help:  ## list the targets
@@ -34,6 +34,14 @@ e2e: $(VENV)/e2e.stamp  ## the whole path in a browser: real Open WebUI, real vL
 soak: $(VENV)/dev.stamp  ## what takes long: Cluster, Sentinel, the model, then days of traffic (MINUTES=10)
 	@$(BIN)/pytest tests -m soak --timeout 1200
 	@$(BIN)/python -m tests.simulation.soak --minutes $(MINUTES)
+
+contract: $(VENV)/dev.stamp  ## the HTTP contract on every transport and Redis set-up, or of a deployment (URL=http://…)
+ifdef URL
+	@$(BIN)/vestibule doctor --contract $(URL)
+	@$(BIN)/python -m tests.frontends.fuzz $(URL)
+else
+	@$(BIN)/pytest tests/contract -m "soak or not soak" --timeout 300 -n 2
+endif
 
 bench: $(VENV)/dev.stamp  ## the benchmarks (BENCH=eta for one of them)
 	@$(BIN)/python -m bench $(BENCH)

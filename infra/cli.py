@@ -20,6 +20,7 @@ COMMANDS = {
     "admission": ("infra.admission", "run REST and gateway alone, over a Redis of yours"),
     "gateway": ("infra.gateway", "run the gateway alone, over the same Redis"),
     "scheduler": ("infra.scheduler", "run the clockwork alone, beside others"),
+    "doctor": ("infra.doctor.command", "check that a deployment keeps the HTTP contract"),
     "owui": ("infra.owui.command", "put the plugin into a running Open WebUI"),
 }
 """Name -> its module, which has ``configure(parser)`` and sets ``run``; and its line of help."""

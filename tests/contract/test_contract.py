@@ -1,0 +1,55 @@
+"""Every rule holds on every transport over every kind of Redis; `make contract` runs all of it."""
+
+import pytest
+
+from infra.doctor.deployment import deployment
+from infra.doctor.examination import examine
+from infra.doctor.report import told
+from infra.doctor.rules import CHAPTERS, RULES
+from tests.contract.events import FORMS
+from tests.contract.set_ups import (
+    ADMIN_KEY,
+    ORIGIN,
+    REDIS,
+    SERVICE_KEY,
+    TRANSPORTS,
+    set_up,
+)
+from tests.scale.conftest import binary_of
+
+FAST = {("one-process", "single"), ("http-api-2.0", "single"), ("one-process", "cluster")}
+POLL = "who cannot stream is told to poll"
+MATRIX = [
+    pytest.param(
+        transport,
+        redis,
+        id=f"{transport}-{redis}",
+        marks=[] if (transport, redis) in FAST else [pytest.mark.soak],
+    )
+    for transport in TRANSPORTS
+    for redis in REDIS
+]
+
+
+def test_rules_have_names_and_sentences_of_their_own() -> None:
+    assert len({rule.name for rule in RULES}) == len(RULES) == sum(map(len, CHAPTERS.values()))
+    assert all(rule.says.endswith((".", "}")) for rule in RULES)
+
+
+@pytest.mark.parametrize(("transport", "redis"), MATRIX)
+async def test_every_rule_holds(transport: str, redis: str, subtests: pytest.Subtests) -> None:
+    async with (
+        set_up(transport, redis, binary_of("valkey")) as url,
+        deployment(url, admin_key=ADMIN_KEY, service_key=SERVICE_KEY) as target,
+    ):
+        target.origin = ORIGIN
+        await target.look()
+        done = await examine(target, RULES)
+        left = await target.look()
+    for verdict in done.verdicts:
+        with subtests.test(verdict.rule.name):
+            assert verdict.outcome != "broken", "\n".join(told(verdict))
+    streams = {rule.name for rule in CHAPTERS["streams"]}
+    skipped = {verdict.rule.name for verdict in done.of("skipped")}
+    assert skipped == (streams - {POLL} if transport in FORMS else {POLL})
+    assert (set(left), done.left) == ({"default"}, [])
