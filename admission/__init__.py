@@ -12,5 +12,13 @@ events · ``pages/`` what people read · ``operations`` and ``openapi`` the API,
 ``gateway/`` ``/v1`` · ``directory`` the workers as one process saw them · ``news``, ``audience``
 and ``listener`` who is attached to it · ``app`` puts it together · ``settings``.
 
+The same operations as functions of AWS Lambda: ``asked`` what a handler may ask of a call,
+``invocation`` a function's event as one · ``roster`` the registry without the gateway's part ·
+``polling`` when to ask again without a stream · ``warm`` what lives between two invocations ·
+``functions`` puts it together.
+
+``client`` for frontends elsewhere, which knows of all this only ``domain`` and ``errors``:
+``client_calls`` asks, ``client_events`` follows, ``client_turn`` holds a turn.
+
 Imports nothing of ours: the scheduler, infra and the worker know admission, never the reverse.
 """

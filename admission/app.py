@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
-from aiohttp import ClientSession, DummyCookieJar, web
+from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from admission import background, keys, middleware
+from admission import background, keys, middleware, wire
 from admission.accounting.allowances import Allowances
 from admission.accounting.journal import Journal
 from admission.accounting.ledger import Ledger
@@ -39,8 +39,6 @@ from admission.rates import Rates
 from admission.settings import Settings
 from admission.store.redis_store import RedisStore
 from admission.store.thread_store import ThreadStore
-
-REST_BODY_BYTES_MAX = 65_536  # /v1 has its own limit, a setting
 
 ROUTES = (
     tickets.routes,
@@ -85,14 +83,14 @@ async def create_app(
     limits = Rates(settings, store.rates)
     app = web.Application(
         middlewares=_middlewares(limits),
-        client_max_size=REST_BODY_BYTES_MAX,
+        client_max_size=wire.BODY_BYTES_MAX,
     )
     app[keys.SETTINGS] = settings
     app[keys.STORE] = store
     app[keys.GATEKEEPER] = gatekeeper
     app[keys.RATES] = limits
     app[keys.THREADS] = store.threads if conversations is None else conversations
-    app[keys.DIRECTORY] = Directory(store)
+    app[keys.DIRECTORY] = app[keys.ROSTER] = Directory(store)
     app[keys.TURNS] = Turns(store, app[keys.DIRECTORY], settings.session_concurrency)
     app[keys.AWAY] = Away(store, settings)
     app[keys.NEWSROOM] = Newsroom(store, app[keys.TURNS].hear)
@@ -121,9 +119,7 @@ def _middlewares(limits: Rates) -> list[Middleware]:
 
 async def _upstream(app: web.Application) -> AsyncIterator[None]:
     connections = app[keys.CONNECTIONS] = Connections(limits_of(app[keys.SETTINGS]))
-    async with ClientSession(cookie_jar=DummyCookieJar()) as session:
-        app[keys.UPSTREAM] = session
-        yield
+    yield
     await connections.close()
 
 

@@ -7,6 +7,7 @@ AdmissionError              status, code, and the seconds after which to try aga
 ├── NotFound          404   no such ticket, model, worker
 ├── Conflict          409   right call, wrong moment
 ├── Busy              429   no turn yet, or too many requests of one session
+├── NotHere           501   the service has it, a function has not
 └── Unavailable       503   nothing to change: try again later
     ├── StoreUnavailable    Redis is away
     ├── QueueFull, PoolPaused
@@ -61,6 +62,10 @@ class Conflict(AdmissionError):
 
 class Busy(AdmissionError):
     status, code = 429, "no_session"
+
+
+class NotHere(AdmissionError):
+    status, code = 501, "no_streams_here"
 
 
 class Unavailable(AdmissionError):

@@ -3,9 +3,8 @@
 import uuid
 from functools import partial
 
-from aiohttp import web
-
 from admission import wire
+from admission.asked import Asked
 from admission.auth import Caller, Kind
 from admission.domain import DEFAULT_PRIORITY, Ticket
 from admission.errors import BadInput, Conflict, Forbidden, PoolPaused, QueueFull
@@ -15,9 +14,7 @@ from admission.outcomes import Joined, Refused
 RETRY_FULL_S = 30  # a place may be free by then; nothing is promised
 
 
-async def join(
-    request: web.Request, who: Caller, pool: str, user: str, wish: wire.JoinBody
-) -> Ticket:
+async def join(request: Asked, who: Caller, pool: str, user: str, wish: wire.JoinBody) -> Ticket:
     """The ticket of ``user``, a new one or the one they have. Without a class in the wish it is
     the user's own, where the pool has that.
 

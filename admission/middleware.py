@@ -6,12 +6,14 @@ No traceback leaves the process; what we did not foresee is logged and answered 
 import logging
 import random
 import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from admission import logs, proxies, views
 from admission.api import access
+from admission.asked import Asked
 from admission.auth import NOBODY
 from admission.errors import AdmissionError, BadInput, NotFound
 from admission.keys import GATEKEEPER, RATES, REQUEST_ID, SETTINGS
@@ -26,10 +28,13 @@ PREFLIGHT_AGE_S = 600  # how long a browser need not ask again; Chrome allows tw
 NOT_COUNTED = ("/workers/", "/healthz", "/readyz")
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 
+Call = TypeVar("Call", bound=Asked)
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
 log = logging.getLogger(__name__)
 
 
-def error_response(request: web.Request, error: AdmissionError) -> web.Response:
+def error_response(request: Asked, error: AdmissionError) -> web.Response:
     """Render an error as the caller of this path expects it."""
     headers = {}
     if error.retry_after_s is not None:
@@ -49,7 +54,7 @@ def error_response(request: web.Request, error: AdmissionError) -> web.Response:
 
 
 @web.middleware
-async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def request_id(request: Call, handler: Handler[Call]) -> web.StreamResponse:
     """Keep the caller's request id, or make one."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
     identity = given if _REQUEST_ID_FORM.fullmatch(given) else f"{random.getrandbits(128):032x}"
@@ -58,7 +63,7 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 @web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors(request: Call, handler: Handler[Call]) -> web.StreamResponse:
     """Turn everything a handler raises into an answer."""
     try:
         return await handler(request)
@@ -82,7 +87,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 @web.middleware
-async def newest_keys(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def newest_keys(request: Call, handler: Handler[Call]) -> web.StreamResponse:
     """A key made a moment ago by another process works at once: what nobody here knows is looked
     for before the handler, and everything behind it, asks who calls."""
     given = request.headers.get(hdrs.AUTHORIZATION, "").rpartition(" ")[2]
@@ -93,7 +98,7 @@ async def newest_keys(request: web.Request, handler: Handler) -> web.StreamRespo
 
 
 @web.middleware
-async def rates(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def rates(request: Call, handler: Handler[Call]) -> web.StreamResponse:
     """Refuse who calls too often, before anything is done for the call."""
     if not request.path.startswith(NOT_COUNTED):
         try:
@@ -105,14 +110,14 @@ async def rates(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 @web.middleware
-async def cross_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def cross_origin(request: Call, handler: Handler[Call]) -> web.StreamResponse:
     """Answer what browsers ask before a page of an allowed origin calls."""
     if _allowed_origin(request) and request.method == hdrs.METH_OPTIONS:
         return web.Response(status=204)
     return await handler(request)
 
 
-async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+async def finish_headers(request: Asked, response: web.StreamResponse) -> None:
     """What every answer carries, a stream too, before its first byte: the request's id, and leave
     for pages of the allowed origins to read it; all others are left to the browser to refuse.
 
@@ -136,21 +141,21 @@ async def finish_headers(request: web.Request, response: web.StreamResponse) -> 
         )
 
 
-def _allowed_origin(request: web.Request) -> str | None:
+def _allowed_origin(request: Asked) -> str | None:
     origin = request.headers.get(hdrs.ORIGIN)
     return origin if origin in request.app[SETTINGS].allowed_origins else None
 
 
-def _is_openai(request: web.Request) -> bool:
+def _is_openai(request: Asked) -> bool:
     return request.path == "/v1" or request.path.startswith("/v1/")
 
 
-def _is_named(request: web.Request) -> bool:
+def _is_named(request: Asked) -> bool:
     """Is there a route of this very path, with another method?"""
     return any(each.canonical == request.path for each in request.app.router.resources())
 
 
-def _of_framework(error: web.HTTPException, request: web.Request) -> AdmissionError:
+def _of_framework(error: web.HTTPException, request: Asked) -> AdmissionError:
     if error.status == 405 and _is_openai(request) and not _is_named(request):
         return NotFound(
             f"{request.method} {request.path} is not passed on: it names no model, so no worker,"

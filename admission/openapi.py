@@ -10,13 +10,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from admission.accounting.ledger import SPANS
 from admission.accounting.limits import OF
-from admission.accounting.tables import DIMENSIONS
-from admission.api.chat import THREAD_ID
+from admission.accounting.record import DIMENSIONS, SPANS
+from admission.api.threads import THREAD_ID
 from admission.domain import POOL_NAME, USER_ID, WORKER_ID, Status
 from admission.operations import OPERATIONS, Operation
-from admission.pages.waiting import ASSETS
+from admission.pages import ASSETS
 from admission.pages.words import LANGUAGES
 
 # A view in short: name -> type; "?" may be null, "[]" a list, a capital letter another view.
@@ -195,9 +194,18 @@ _WHO = {"user": 1, "service": 1, "admin": 1, "worker": 1, "visitor": 2}
 
 
 @cache
-def document(version: str) -> dict[str, Any]:
-    """The whole document; ``version`` of the service."""
-    operations = [(tag, each) for tag, group in OPERATIONS.items() for each in group]
+def document(version: str, served: frozenset[tuple[str, str]] | None = None) -> dict[str, Any]:
+    """The whole document; ``version`` of the service.
+
+    Args:
+        served: method and path of the operations there are, when they are not all.
+    """
+    operations = [
+        (tag, each)
+        for tag, group in OPERATIONS.items()
+        for each in group
+        if served is None or (each.method, each.path) in served
+    ]
     bodies = {each.body: each.body for _, each in operations if each.body is not None}
     names, schemas = _body_schemas(list(bodies))
     paths: dict[str, dict[str, Any]] = {}
@@ -211,7 +219,7 @@ def document(version: str) -> dict[str, Any]:
             "summary": "A fair, visible turn for every user on a limited pool of GPUs.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": tag} for tag in OPERATIONS],
+        "tags": [{"name": tag} for tag in dict.fromkeys(tag for tag, _ in operations)],
         "paths": paths,
         "components": {
             "schemas": {**_views(), **schemas},

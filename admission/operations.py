@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from admission import wire
-from admission.api import chat, keys, projects, threads
+from admission.api import keys, projects, threads
 
 Who = Literal["anybody", "user", "service", "admin", "worker", "visitor"]
 Answer = Literal["json", "table", "events", "html", "any", "asset", "websocket"]
@@ -78,7 +78,7 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
     ),
     "Chats": (
         Operation("POST", "/chat/stream", "Wait the turn, ask the model, stream the answer",
-                  "user", {200: ""}, chat.ChatBody, ("lang",), (404, 429, 502), "events",
+                  "user", {200: ""}, threads.ChatBody, ("lang",), (404, 429, 502), "events",
                   CHAT_EVENTS),
         Operation("GET", "/chat/threads", "The caller's conversations, the last used first",
                   "user", {200: "Threads"}, None, ("user_id", *PAGED)),

@@ -9,8 +9,9 @@ from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
+from admission.asked import Asked
 from admission.keys import SETTINGS
 from admission.rates import Address
 
@@ -19,7 +20,7 @@ Network = IPv4Network | IPv6Network
 _PORTS = {"http": 80, "https": 443}
 
 
-def caller_address(request: web.Request) -> Address | None:
+def caller_address(request: Asked) -> Address | None:
     """The address of who calls: the rightmost that no trusted proxy has.
 
     None when there is none: over a unix socket.
@@ -39,13 +40,13 @@ def caller_address(request: web.Request) -> Address | None:
     return address
 
 
-def scheme(request: web.Request) -> str:
+def scheme(request: Asked) -> str:
     """``http`` or ``https``, as the caller sees it."""
     said = _said(request, hdrs.X_FORWARDED_PROTO)
     return said if said in _PORTS else request.scheme
 
 
-def same_origin(request: web.Request) -> bool:
+def same_origin(request: Asked) -> bool:
     """Whether the browser says that a page of ours makes this call (header ``Origin``)."""
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is None:
@@ -55,7 +56,7 @@ def same_origin(request: web.Request) -> bool:
     return ours is not None and _parts(origin) == ours
 
 
-def _said(request: web.Request, header: str) -> str | None:
+def _said(request: Asked, header: str) -> str | None:
     """What the nearest proxy says, if it is trusted."""
     said = request.headers.getall(header, ())
     if not said or not _lies_in(

@@ -3,7 +3,6 @@
 import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from aiohttp import web
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -13,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from admission.asked import Asked
 from admission.domain import (
     DEFAULT_POOL,
     POOL_NAME,
@@ -21,6 +21,8 @@ from admission.domain import (
     WORKER_ID,
 )
 from admission.errors import BadInput
+
+BODY_BYTES_MAX = 65_536  # /v1 has its own limit, a setting
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 ClientId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -227,7 +229,7 @@ class WorkerHeartbeatBody(WorkerBody):
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
-async def read_body(request: web.Request, model: type[AnyBody]) -> AnyBody:
+async def read_body(request: Asked, model: type[AnyBody]) -> AnyBody:
     """The request's JSON body, checked; an empty one stands for ``{}``.
 
     Raises:
@@ -248,7 +250,7 @@ async def read_body(request: web.Request, model: type[AnyBody]) -> AnyBody:
         ) from error
 
 
-def read_user(request: web.Request) -> str:
+def read_user(request: Asked) -> str:
     """The user in the path.
 
     Raises:
@@ -268,7 +270,7 @@ def user_id(text: str) -> str:
     return text
 
 
-def read_pool(request: web.Request, given: str | None = None) -> str:
+def read_pool(request: Asked, given: str | None = None) -> str:
     """The pool in the path or the query, ``default`` without one.
 
     Raises:
@@ -280,7 +282,7 @@ def read_pool(request: web.Request, given: str | None = None) -> str:
     return pool
 
 
-def read_number(request: web.Request, name: str, default: int, high: int) -> int:
+def read_number(request: Asked, name: str, default: int, high: int) -> int:
     """A whole number of the query, 0 to ``high``.
 
     Raises:

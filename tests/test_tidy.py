@@ -18,10 +18,11 @@ LUA_FUNCTION = re.compile(
 HOMELESS_NAMES = {"utils", "helpers", "common", "manager", "misc"}
 # A call and the modules in which it belongs (`time` lives in Redis, settings in one module).
 HOMES = {
-    "os.environ": {"infra/", "worker_image/"},
+    "os.environ": {"infra/", "worker_image/", "admission/functions.py", "scheduler/functions.py"},
     "time.time": {
         "admission/accounting/",
         "admission/auth/",
+        "admission/functions.py",
         "admission/rates.py",
         "infra/demo_model.py",
     },
@@ -29,6 +30,7 @@ HOMES = {
         "admission/accounting/",
         "admission/auth/keyring.py",
         "admission/background.py",
+        "admission/client",
         "admission/directory.py",
         "admission/gateway/memory.py",
         "admission/gateway/tasks.py",

@@ -32,9 +32,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from admission import logs
-from admission.accounting.record import Outcome, Record
+from admission.accounting.record import DIMENSIONS, SPANS, Outcome, Record
 from admission.accounting.tables import (
-    DIMENSIONS,
     SCHEMA,
     SUMMED,
     metadata,
@@ -46,7 +45,6 @@ from admission.accounting.tables import (
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-SPANS = ("hour", "day", "week")
 LOCKED_S = 10.0  # how long a writer of SQLite waits for another
 CONNECT_S = 5
 _SCHEMA_LOCK = 0x7665_7374  # any number, the same in every process ("vest")

@@ -4,6 +4,11 @@ from enum import StrEnum
 
 import msgspec
 
+DIMENSIONS = ("project", "user", "key", "model")
+"""By which what was used is told apart, each a field of Record."""
+SPANS = ("hour", "day", "week")
+"""In which it is summed up."""
+
 
 class Outcome(StrEnum):
     """How a request that reached a worker ended."""

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from admission.accounting.ledger import Ledger
-from admission.accounting.tables import DIMENSIONS, SUMMED, models, sums
+from admission.accounting.record import DIMENSIONS
+from admission.accounting.tables import SUMMED, models, sums
 
 ROWS_MAX = 50_000
 

@@ -13,6 +13,8 @@ from sqlalchemy import (
     Text,
 )
 
+from admission.accounting.record import DIMENSIONS
+
 SCHEMA = 1
 """Version of everything below. A service refuses a newer one, and upgrades an older one."""
 
@@ -47,7 +49,6 @@ requests = Table(
 )
 """Single requests, for as long as VESTIBULE_ACCOUNTING_RETENTION says."""
 
-DIMENSIONS = ("project", "user", "key", "model")
 SUMMED = (
     "requests",
     "served",  # of these: with an answer, whole or not

@@ -3,21 +3,22 @@
 from aiohttp import hdrs, web
 
 from admission import proxies, wire
+from admission.asked import Asked
 from admission.auth import NOBODY, TOKEN_LIFE_S, Caller, Kind
 from admission.errors import Forbidden, NotFound
-from admission.keys import DIRECTORY, GATEKEEPER
+from admission.keys import GATEKEEPER, ROSTER
 
 TOKEN_COOKIE = "vestibule_token"
 # EventSource, WebSocket and links cannot send a header; nothing else takes a token from the query.
 TOKEN_IN_QUERY = ("/queue/events/", "/queue/ws/", "/wait/")
 
 
-def caller(request: web.Request) -> Caller:
+def caller(request: Asked) -> Caller:
     """Who is calling, by the Authorization header."""
     return request.app[GATEKEEPER].caller(request.headers)
 
 
-def visitor(request: web.Request) -> Caller:
+def visitor(request: Asked) -> Caller:
     """Who is calling, perhaps from a page: by the Authorization header, else by the user token
     in the query, else by the one in the cookie.
 
@@ -39,7 +40,7 @@ def visitor(request: web.Request) -> Caller:
     return gatekeeper.holder(token)
 
 
-def keep_token(request: web.Request, response: web.StreamResponse, token: str) -> None:
+def keep_token(request: Asked, response: web.StreamResponse, token: str) -> None:
     """Give a page the user token as a cookie, which no script and no other site gets to see."""
     response.set_cookie(
         TOKEN_COOKIE,
@@ -52,31 +53,31 @@ def keep_token(request: web.Request, response: web.StreamResponse, token: str) -
     )
 
 
-def user_for(request: web.Request, who: Caller) -> str:
+def user_for(request: Asked, who: Caller) -> str:
     """The user in the path, for whom the caller may act."""
     user = wire.read_user(request)
     request.app[GATEKEEPER].may_act_for(who, user)
     return user
 
 
-def must_be(request: web.Request, *kinds: Kind) -> Caller:
+def must_be(request: Asked, *kinds: Kind) -> Caller:
     """The caller, whose key is of one of ``kinds`` or an admin's."""
     who = caller(request)
     request.app[GATEKEEPER].must_be(who, *kinds)
     return who
 
 
-def pool_for(request: web.Request) -> str:
+def pool_for(request: Asked) -> str:
     """The pool in the query; one that exists."""
     return existing(request, wire.read_pool(request))
 
 
-def existing(request: web.Request, pool: str) -> str:
+def existing(request: Asked, pool: str) -> str:
     """``pool``, when there is such a one.
 
     Raises:
         NotFound: names the field.
     """
-    if not request.app[DIRECTORY].has_pool(pool):
+    if not request.app[ROSTER].has_pool(pool):
         raise NotFound(f"pool: there is no pool {pool!r}", code="pool_unknown", field="pool")
     return pool

@@ -9,21 +9,20 @@ import json
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Any
 
 from aiohttp import web
-from pydantic import Field
 
 from admission import wire
 from admission.accounting.bill import Bill
 from admission.accounting.record import Record
 from admission.api import access
+from admission.api.threads import ChatBody, user_of
 from admission.auth import Caller, Kind
 from admission.conversation import Thread
 from admission.domain import Ticket
 from admission.errors import (
     AdmissionError,
-    BadInput,
     NotFound,
     NoWorker,
     StoreUnavailable,
@@ -33,22 +32,12 @@ from admission.gateway.ask import End, Piece, Sources, Token, ask
 from admission.gateway.event_stream import EventStream
 from admission.gateway.gate import turn_over
 from admission.gateway.place import Place
-from admission.keys import ALLOWANCES, DIRECTORY, GATEKEEPER, JOURNAL, THREADS, TURNS
+from admission.keys import ALLOWANCES, DIRECTORY, JOURNAL, THREADS, TURNS
 from admission.news import PING_S
 from admission.pages.words import choose, words
 from admission.store.thread_store import THREAD_BYTES_MAX
 
-MESSAGE_CHARACTERS_MAX = 32_768
-THREAD_ID = "[A-Za-z0-9._-]{1,64}"
-
 routes = web.RouteTableDef()
-
-
-class ChatBody(wire.Body):
-    message: Annotated[str, Field(min_length=1, max_length=MESSAGE_CHARACTERS_MAX)]
-    model: wire.Name | None = None  # none: the first one served
-    thread: Annotated[str, Field(pattern=f"^{THREAD_ID}$")] | None = None  # none: a new one
-    user_id: wire.UserId | None = None
 
 
 @routes.post("/chat/stream")
@@ -59,20 +48,6 @@ async def stream(request: web.Request) -> web.StreamResponse:
     model = _model(request, body.model)
     memory = await _Memory.open(request, user, body.thread)
     return await _Chat(request, who, user, model, memory).run(body.message)
-
-
-def user_of(request: web.Request, who: Caller, named: str | None) -> str:
-    """The user a chat is for: the token's, or with a service key the one who is named.
-
-    Raises:
-        BadInput: nobody is named.
-        Forbidden: somebody else than the token's user.
-    """
-    user = named or who.user
-    if user is None:
-        raise BadInput("user_id: a service key must name the user", field="user_id")
-    request.app[GATEKEEPER].may_act_for(who, user)
-    return user
 
 
 def _model(request: web.Request, named: str | None) -> str:

@@ -2,19 +2,20 @@
 
 from aiohttp import web
 
-from admission.keys import DIRECTORY, STORE
+from admission.asked import Asked
+from admission.keys import ROSTER, STORE
 
 routes = web.RouteTableDef()
 
 
 @routes.get("/healthz")
-async def healthz(_: web.Request) -> web.Response:
+async def healthz(_: Asked) -> web.Response:
     return web.json_response({"status": "alive"})
 
 
 @routes.get("/readyz")
-async def readyz(request: web.Request) -> web.Response:
+async def readyz(request: Asked) -> web.Response:
     """200 when Redis answers (it is given a script anew when it lost it); the body reports the
     workers."""
     await request.app[STORE].ping()
-    return web.json_response({"status": "ready", "workers": request.app[DIRECTORY].count()})
+    return web.json_response({"status": "ready", "workers": request.app[ROSTER].count()})

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from admission import views, wire
 from admission.api import access
+from admission.asked import Asked
 from admission.auth import Keyring, Kind
 from admission.auth.keyring import PROJECT_ID, ApiKey
 from admission.errors import BadInput, Conflict, NotFound
@@ -46,7 +47,7 @@ class RotationBody(wire.Body):
 
 
 @routes.get("/.well-known/jwks.json")
-async def key_set(request: web.Request) -> web.Response:
+async def key_set(request: Asked) -> web.Response:
     """The public keys with which anybody can check user tokens (RFC 7517)."""
     accepted = request.app[GATEKEEPER].tokens.accepted()
     headers = {
@@ -57,7 +58,7 @@ async def key_set(request: web.Request) -> web.Response:
 
 
 @routes.post("/admin/keys")
-async def issue(request: web.Request) -> web.Response:
+async def issue(request: Asked) -> web.Response:
     keyring = _keyring(request)
     body = await wire.read_body(request, KeyBody)
     if body.project is not None and body.project not in keyring.projects:
@@ -75,7 +76,7 @@ async def issue(request: web.Request) -> web.Response:
 
 
 @routes.get("/admin/keys")
-async def keys(request: web.Request) -> web.Response:
+async def keys(request: Asked) -> web.Response:
     keyring = _keyring(request)
     await keyring.refresh()
     kept = sorted(keyring.keys.values(), key=lambda key: (key.created_ms, key.id))
@@ -83,7 +84,7 @@ async def keys(request: web.Request) -> web.Response:
 
 
 @routes.delete("/admin/keys/{id}")
-async def withdraw(request: web.Request) -> web.Response:
+async def withdraw(request: Asked) -> web.Response:
     keyring, identity = _keyring(request), request.match_info["id"]
     if not await keyring.withdraw(identity):
         raise NotFound(f"id: there is no key {identity!r}", field="id")
@@ -91,21 +92,21 @@ async def withdraw(request: web.Request) -> web.Response:
 
 
 @routes.get("/admin/priorities")
-async def priorities(request: web.Request) -> web.Response:
+async def priorities(request: Asked) -> web.Response:
     keyring = _keyring(request)
     await keyring.refresh()
     return web.json_response({"priorities": dict(sorted(keyring.priorities.items()))})
 
 
 @routes.get("/admin/priorities/{user_id}")
-async def priority(request: web.Request) -> web.Response:
+async def priority(request: Asked) -> web.Response:
     keyring, user = _keyring(request), wire.read_user(request)
     await keyring.refresh()
     return web.json_response({"user_id": user, "priority": keyring.priorities.get(user)})
 
 
 @routes.put("/admin/priorities/{user_id}")
-async def prefer(request: web.Request) -> web.Response:
+async def prefer(request: Asked) -> web.Response:
     keyring, user = _keyring(request), wire.read_user(request)
     body = await wire.read_body(request, UserPriorityBody)
     await keyring.prefer(user, body.priority)
@@ -113,7 +114,7 @@ async def prefer(request: web.Request) -> web.Response:
 
 
 @routes.delete("/admin/priorities/{user_id}")
-async def prefer_no_more(request: web.Request) -> web.Response:
+async def prefer_no_more(request: Asked) -> web.Response:
     keyring, user = _keyring(request), wire.read_user(request)
     if not await keyring.prefer_no_more(user):
         raise NotFound(f"user_id: {user} has no class of their own", field="user_id")
@@ -121,13 +122,13 @@ async def prefer_no_more(request: web.Request) -> web.Response:
 
 
 @routes.get("/admin/signing-keys")
-async def signing_keys(request: web.Request) -> web.Response:
+async def signing_keys(request: Asked) -> web.Response:
     await _keyring(request).refresh()
     return web.json_response({"signing_keys": _signing_view(request)})
 
 
 @routes.post("/admin/signing-keys")
-async def rotate(request: web.Request) -> web.Response:
+async def rotate(request: Asked) -> web.Response:
     keyring = _keyring(request)
     _not_a_setting(request)
     body = await wire.read_body(request, RotationBody)
@@ -136,7 +137,7 @@ async def rotate(request: web.Request) -> web.Response:
 
 
 @routes.delete("/admin/signing-keys/{kid}")
-async def withdraw_signing_key(request: web.Request) -> web.Response:
+async def withdraw_signing_key(request: Asked) -> web.Response:
     keyring, kid = _keyring(request), request.match_info["kid"]
     _not_a_setting(request)
     await keyring.refresh()
@@ -147,13 +148,13 @@ async def withdraw_signing_key(request: web.Request) -> web.Response:
     return web.json_response({"signing_keys": _signing_view(request)})
 
 
-def _keyring(request: web.Request) -> Keyring:
+def _keyring(request: Asked) -> Keyring:
     """The keyring, for admins only."""
     access.must_be(request, Kind.ADMIN)
     return request.app[GATEKEEPER].keyring
 
 
-def _not_a_setting(request: web.Request) -> None:
+def _not_a_setting(request: Asked) -> None:
     if request.app[SETTINGS].signing_key:
         raise Conflict(
             "The signing keys are those of the setting VESTIBULE_SIGNING_KEY: change it there.",
@@ -175,7 +176,7 @@ def _key_view(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _signing_view(request: web.Request) -> list[dict[str, Any]]:
+def _signing_view(request: Asked) -> list[dict[str, Any]]:
     tokens = request.app[GATEKEEPER].tokens
     signer = tokens.signer()
     return [_signing_key_view(key, signs=key is signer) for key in tokens.accepted()]

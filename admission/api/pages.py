@@ -17,8 +17,8 @@ from admission.domain import DEFAULT_POOL, POOL_NAME
 from admission.errors import AdmissionError, Conflict, NotFound, Unavailable
 from admission.keys import GATEKEEPER, SETTINGS, STORE
 from admission.outcomes import Alive, Ended, NotConfirmed, Unknown
-from admission.pages import waiting
-from admission.pages.waiting import ASSETS, Reader
+from admission.pages import ASSETS, waiting
+from admission.pages.waiting import Reader
 from admission.pages.words import choose
 
 ASSET_AGE_S = 31_536_000  # their addresses change with their content

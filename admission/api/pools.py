@@ -4,10 +4,11 @@ from aiohttp import web
 
 from admission import views, wire
 from admission.api import access
+from admission.asked import Asked
 from admission.auth import Kind
 from admission.domain import DEFAULT_POOL
 from admission.errors import Conflict
-from admission.keys import DIRECTORY, STORE
+from admission.keys import ROSTER, STORE
 from admission.outcomes import Occupied
 
 PAGE = 100  # lines of the queue per reply, unless asked otherwise
@@ -17,14 +18,14 @@ routes = web.RouteTableDef()
 
 
 @routes.get("/queue/metrics")
-async def metrics(request: web.Request) -> web.Response:
+async def metrics(request: Asked) -> web.Response:
     access.must_be(request, Kind.SERVICE)
     pool = access.pool_for(request)
     return web.json_response(views.metrics_view(pool, await request.app[STORE].metrics(pool)))
 
 
 @routes.get("/queue/status")
-async def queue(request: web.Request) -> web.Response:
+async def queue(request: Asked) -> web.Response:
     access.must_be(request, Kind.SERVICE)
     pool = access.pool_for(request)
     offset = wire.read_number(request, "offset", 0, 1_000_000_000)
@@ -35,7 +36,7 @@ async def queue(request: web.Request) -> web.Response:
 
 
 @routes.get("/admin/pools")
-async def pools(request: web.Request) -> web.Response:
+async def pools(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     store = request.app[STORE]
     found = [views.pool_view(pool, await store.metrics(pool)) for pool in await store.pools()]
@@ -43,7 +44,7 @@ async def pools(request: web.Request) -> web.Response:
 
 
 @routes.put("/admin/pools/{pool}")
-async def configure(request: web.Request) -> web.Response:
+async def configure(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     pool = wire.read_pool(request, request.match_info["pool"])
     body = await wire.read_body(request, wire.PoolBody)
@@ -57,17 +58,17 @@ async def configure(request: web.Request) -> web.Response:
         raise Conflict(
             "kind: somebody waits or holds a slot in this pool", code="pool_occupied", field="kind"
         )
-    await request.app[DIRECTORY].refresh()
+    await request.app[ROSTER].refresh()
     return web.json_response(views.pool_view(pool, await store.metrics(pool)))
 
 
 @routes.delete("/admin/pools/{pool}")
-async def close(request: web.Request) -> web.Response:
+async def close(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     pool = access.existing(request, wire.read_pool(request, request.match_info["pool"]))
     if pool == DEFAULT_POOL:
         raise Conflict("The default pool stays.", code="pool_default", field="pool")
     if isinstance(await request.app[STORE].close_pool(pool), Occupied):
         raise Conflict("A worker serves this pool: release it first.", code="pool_staffed")
-    await request.app[DIRECTORY].refresh()
+    await request.app[ROSTER].refresh()
     return web.json_response({"pool": pool, "closed": True})

@@ -8,6 +8,7 @@ from pydantic import Field
 from admission import views, wire
 from admission.accounting.limits import OF, Limits, row_of
 from admission.api import access
+from admission.asked import Asked
 from admission.auth import Keyring, Kind
 from admission.auth.keyring import PROJECT_ID, Project
 from admission.domain import USER_ID
@@ -41,7 +42,7 @@ class ProjectBody(wire.Body):
 
 
 @routes.get("/admin/projects")
-async def projects(request: web.Request) -> web.Response:
+async def projects(request: Asked) -> web.Response:
     keyring = _keyring(request)
     await keyring.refresh()
     kept = sorted(keyring.projects.values(), key=lambda project: project.id)
@@ -49,13 +50,13 @@ async def projects(request: web.Request) -> web.Response:
 
 
 @routes.get("/admin/projects/{id}")
-async def project(request: web.Request) -> web.Response:
+async def project(request: Asked) -> web.Response:
     keyring = _keyring(request)
     return web.json_response(_view(keyring, await existing(request)))
 
 
 @routes.put("/admin/projects/{id}")
-async def keep(request: web.Request) -> web.Response:
+async def keep(request: Asked) -> web.Response:
     keyring = _keyring(request)
     identity = request.match_info["id"]
     if not PROJECT_ID.fullmatch(identity):
@@ -73,7 +74,7 @@ async def keep(request: web.Request) -> web.Response:
 
 
 @routes.delete("/admin/projects/{id}")
-async def drop(request: web.Request) -> web.Response:
+async def drop(request: Asked) -> web.Response:
     keyring, known = _keyring(request), await existing(request)
     if any(key.project == known.id for key in keyring.keys.values()):
         raise Conflict("id: keys of this project exist; delete them first", field="id")
@@ -83,7 +84,7 @@ async def drop(request: web.Request) -> web.Response:
 
 
 @routes.get("/admin/limits")
-async def limits(request: web.Request) -> web.Response:
+async def limits(request: Asked) -> web.Response:
     keyring = _keyring(request)
     await keyring.refresh()
     rows = {row: _shown(limits) for row, limits in sorted(keyring.limits.items())}
@@ -91,12 +92,12 @@ async def limits(request: web.Request) -> web.Response:
 
 
 @routes.put("/admin/limits/{of}")
-async def limit_all(request: web.Request) -> web.Response:
+async def limit_all(request: Asked) -> web.Response:
     return await _limit(request, row_of(_of(request)))
 
 
 @routes.put("/admin/limits/{of}/{whose}")
-async def limit_one(request: web.Request) -> web.Response:
+async def limit_one(request: Asked) -> web.Response:
     keyring, row = _keyring(request), _row(request)
     await keyring.refresh()
     of, _, whose = row.partition(":")
@@ -107,16 +108,16 @@ async def limit_one(request: web.Request) -> web.Response:
 
 
 @routes.delete("/admin/limits/{of}")
-async def unlimit_all(request: web.Request) -> web.Response:
+async def unlimit_all(request: Asked) -> web.Response:
     return await _unlimit(request, row_of(_of(request)))
 
 
 @routes.delete("/admin/limits/{of}/{whose}")
-async def unlimit_one(request: web.Request) -> web.Response:
+async def unlimit_one(request: Asked) -> web.Response:
     return await _unlimit(request, _row(request))
 
 
-async def existing(request: web.Request) -> Project:
+async def existing(request: Asked) -> Project:
     """The project in the path.
 
     Raises:
@@ -129,26 +130,26 @@ async def existing(request: web.Request) -> Project:
     return keyring.projects[identity]
 
 
-async def _limit(request: web.Request, row: str) -> web.Response:
+async def _limit(request: Asked, row: str) -> web.Response:
     keyring = _keyring(request)
     given = (await wire.read_body(request, LimitsBody)).limits()
     await keyring.limit(row, given)
     return web.json_response({"row": row, "limits": _shown(given)})
 
 
-async def _unlimit(request: web.Request, row: str) -> web.Response:
+async def _unlimit(request: Asked, row: str) -> web.Response:
     if not await _keyring(request).limit_no_more(row):
         raise NotFound(f"of: {row} has no limits of its own", field="of")
     return web.json_response({"row": row, "limits": None})
 
 
-def _keyring(request: web.Request) -> Keyring:
+def _keyring(request: Asked) -> Keyring:
     """The keyring, for admins only."""
     access.must_be(request, Kind.ADMIN)
     return request.app[GATEKEEPER].keyring
 
 
-def _of(request: web.Request) -> str:
+def _of(request: Asked) -> str:
     access.must_be(request, Kind.ADMIN)
     of = request.match_info["of"]
     if of not in OF:
@@ -156,7 +157,7 @@ def _of(request: web.Request) -> str:
     return of
 
 
-def _row(request: web.Request) -> str:
+def _row(request: Asked) -> str:
     of, whose = _of(request), request.match_info["whose"]
     if not USER_ID.fullmatch(whose):  # which the other ids are too
         raise BadInput("whose: 1 to 128 characters of A-Z a-z 0-9 . _ - @ : | +", field="whose")

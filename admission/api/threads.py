@@ -13,13 +13,15 @@ from pydantic import Field
 
 from admission import views, wire
 from admission.api import access
-from admission.api.chat import THREAD_ID, user_of
-from admission.auth import Kind
+from admission.asked import Asked
+from admission.auth import Caller, Kind
 from admission.conversation import Thread
-from admission.errors import NotFound
-from admission.keys import THREADS
+from admission.errors import BadInput, NotFound
+from admission.keys import GATEKEEPER, THREADS
 from admission.store.thread_store import THREADS_MAX
 
+MESSAGE_CHARACTERS_MAX = 32_768
+THREAD_ID = "[A-Za-z0-9._-]{1,64}"
 SYSTEM_CHARACTERS_MAX = 8192
 METADATA_PAIRS_MAX = 16
 
@@ -34,8 +36,17 @@ class ThreadBody(wire.Body):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=METADATA_PAIRS_MAX)] = {}
 
 
+class ChatBody(wire.Body):
+    """A message, and the conversation it belongs to."""
+
+    message: Annotated[str, Field(min_length=1, max_length=MESSAGE_CHARACTERS_MAX)]
+    model: wire.Name | None = None  # none: the first one served
+    thread: Annotated[str, Field(pattern=f"^{THREAD_ID}$")] | None = None  # none: a new one
+    user_id: wire.UserId | None = None
+
+
 @routes.post("/chat/threads")
-async def create(request: web.Request) -> web.Response:
+async def create(request: Asked) -> web.Response:
     user = _user(request)
     body = await wire.read_body(request, ThreadBody)
     thread = await request.app[THREADS].create(
@@ -45,7 +56,7 @@ async def create(request: web.Request) -> web.Response:
 
 
 @routes.get("/chat/threads")
-async def threads(request: web.Request) -> web.Response:
+async def threads(request: Asked) -> web.Response:
     user = _user(request)
     offset = wire.read_number(request, "offset", 0, 1_000_000_000)
     limit = wire.read_number(request, "limit", THREADS_MAX, 1000)
@@ -55,7 +66,7 @@ async def threads(request: web.Request) -> web.Response:
 
 
 @routes.get("/chat/threads/{thread}")
-async def read(request: web.Request) -> web.Response:
+async def read(request: Asked) -> web.Response:
     user, thread = _user(request), _thread(request)
     found = await request.app[THREADS].read(user, thread)
     if found is None:
@@ -67,7 +78,7 @@ async def read(request: web.Request) -> web.Response:
 
 
 @routes.post("/chat/threads/{thread}/clear")
-async def clear(request: web.Request) -> web.Response:
+async def clear(request: Asked) -> web.Response:
     user, thread = _user(request), _thread(request)
     found = await request.app[THREADS].clear(user, thread)
     if found is None:
@@ -76,11 +87,25 @@ async def clear(request: web.Request) -> web.Response:
 
 
 @routes.delete("/chat/threads/{thread}")
-async def delete(request: web.Request) -> web.Response:
+async def delete(request: Asked) -> web.Response:
     user, thread = _user(request), _thread(request)
     if not await request.app[THREADS].delete(user, thread):
         raise _no_thread()
     return web.json_response({"thread": thread, "deleted": True})
+
+
+def user_of(request: Asked, who: Caller, named: str | None) -> str:
+    """The user a chat is for: the token's, or with a service key the one who is named.
+
+    Raises:
+        BadInput: nobody is named.
+        Forbidden: somebody else than the token's user.
+    """
+    user = named or who.user
+    if user is None:
+        raise BadInput("user_id: a service key must name the user", field="user_id")
+    request.app[GATEKEEPER].may_act_for(who, user)
+    return user
 
 
 def thread_view(thread: Thread) -> dict[str, Any]:
@@ -96,14 +121,14 @@ def thread_view(thread: Thread) -> dict[str, Any]:
     }
 
 
-def _user(request: web.Request) -> str:
+def _user(request: Asked) -> str:
     """Whose conversations: the token's user, or with a service key the one of ``?user_id=``."""
     who = access.must_be(request, Kind.SERVICE, Kind.USER)
     named = request.query.get("user_id")
     return user_of(request, who, named if named is None else wire.user_id(named))
 
 
-def _thread(request: web.Request) -> str:
+def _thread(request: Asked) -> str:
     """Raises NotFound also for what cannot be an id: there is none of it."""
     thread = request.match_info["thread"]
     if not re.fullmatch(THREAD_ID, thread):

@@ -13,15 +13,15 @@ from admission import views
 from admission.accounting import reports
 from admission.accounting.ledger import (
     DAY_MS,
-    SPANS,
     Ledger,
     LedgerUnavailable,
     UnfitLedger,
     begin_of,
 )
-from admission.accounting.tables import DIMENSIONS
+from admission.accounting.record import DIMENSIONS, SPANS
 from admission.api import access
 from admission.api.projects import existing
+from admission.asked import Asked
 from admission.auth import Kind
 from admission.errors import BadInput, Unavailable
 from admission.keys import LEDGER
@@ -48,13 +48,13 @@ T = TypeVar("T")
 
 
 @routes.get("/admin/usage")
-async def usage(request: web.Request) -> web.Response:
+async def usage(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     return await _answer(request)
 
 
 @routes.get("/admin/usage/models")
-async def models(request: web.Request) -> web.Response:
+async def models(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     rows = await _asked(request, reports.used_models)
     found = [
@@ -70,12 +70,12 @@ async def models(request: web.Request) -> web.Response:
 
 
 @routes.get("/admin/projects/{id}/usage")
-async def usage_of_project(request: web.Request) -> web.Response:
+async def usage_of_project(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     return await _answer(request, project=(await existing(request)).id)
 
 
-async def _answer(request: web.Request, project: str | None = None) -> web.Response:
+async def _answer(request: Asked, project: str | None = None) -> web.Response:
     form = _choice(request, "format", ("json", "csv"))
     question = _question(request, project)
     try:
@@ -106,7 +106,7 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-async def _asked(request: web.Request, ask: Callable[[Ledger], T]) -> T:
+async def _asked(request: Asked, ask: Callable[[Ledger], T]) -> T:
     try:
         return await asyncio.to_thread(ask, request.app[LEDGER])
     except (LedgerUnavailable, UnfitLedger) as error:
@@ -117,7 +117,7 @@ async def _asked(request: web.Request, ask: Callable[[Ledger], T]) -> T:
         ) from error
 
 
-def _question(request: web.Request, project: str | None) -> reports.Question:
+def _question(request: Asked, project: str | None) -> reports.Question:
     span = _choice(request, "span", ("day", *SPANS))
     by = _choice(request, "by", ("", *DIMENSIONS))
     to_ms = _instant(request, "to", datetime.now(UTC))
@@ -131,7 +131,7 @@ def _question(request: web.Request, project: str | None) -> reports.Question:
     )
 
 
-def _choice(request: web.Request, name: str, choices: tuple[str, ...]) -> str:
+def _choice(request: Asked, name: str, choices: tuple[str, ...]) -> str:
     """One of ``choices``; the first without any."""
     given = request.query.get(name, choices[0])
     if given not in choices:
@@ -140,14 +140,14 @@ def _choice(request: web.Request, name: str, choices: tuple[str, ...]) -> str:
     return given
 
 
-def _text(request: web.Request, name: str) -> str:
+def _text(request: Asked, name: str) -> str:
     text = request.query[name]
     if len(text) > TEXT_MAX or not text.isprintable():
         raise BadInput(f"{name}: at most {TEXT_MAX} printable characters", field=name)
     return text
 
 
-def _instant(request: web.Request, name: str, default: datetime | None) -> int:
+def _instant(request: Asked, name: str, default: datetime | None) -> int:
     text = request.query.get(name)
     try:
         instant = default if text is None else datetime.fromisoformat(text)

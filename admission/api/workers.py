@@ -8,14 +8,15 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import ClientError, ClientTimeout, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, web
 
 from admission import views, wire
 from admission.api import access
+from admission.asked import Asked
 from admission.auth import Kind, bearer, hash_key
 from admission.domain import WorkerReport
 from admission.errors import BadInput, Conflict, Forbidden, NotFound, Unauthorized
-from admission.keys import DIRECTORY, SETTINGS, STORE, UPSTREAM
+from admission.keys import ROSTER, SETTINGS, STORE
 from admission.outcomes import Foreign, Reported, Revoked, Unknown
 from admission.small_answer import read_small
 from admission.worker_tls import pinned
@@ -30,7 +31,7 @@ routes = web.RouteTableDef()
 
 
 @routes.post("/workers/register")
-async def register(request: web.Request) -> web.Response:
+async def register(request: Asked) -> web.Response:
     key = bearer(request.headers)
     who = access.caller(request)
     if who.kind is not Kind.OTHER:  # a known worker's own token
@@ -40,7 +41,7 @@ async def register(request: web.Request) -> web.Response:
     presented = hash_key(key or "")
     await _check_holder(request, body, presented, is_token=who.kind is Kind.OTHER)
     await _check_address(request, body.url)
-    await _check_info(request, body)
+    await _check_info(body)
     token, upstream_key = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     registered = await request.app[STORE].register_worker(
         body.pool,
@@ -74,7 +75,7 @@ async def register(request: web.Request) -> web.Response:
 
 
 @routes.post("/workers/heartbeat")
-async def heartbeat(request: web.Request) -> web.Response:
+async def heartbeat(request: Asked) -> web.Response:
     key = _own_token(request)
     body = await wire.read_body(request, wire.WorkerHeartbeatBody)
     ready, reason = body.ready, body.reason
@@ -109,28 +110,28 @@ async def heartbeat(request: web.Request) -> web.Response:
 
 
 @routes.post("/workers/{worker_id}/drain")
-async def drain_self(request: web.Request) -> web.Response:
+async def drain_self(request: Asked) -> web.Response:
     return await _drain(request, hash_key(_own_token(request)))
 
 
 @routes.post("/admin/workers/{worker_id}/drain")
-async def drain(request: web.Request) -> web.Response:
+async def drain(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     return await _drain(request, "")
 
 
 @routes.post("/admin/workers/{worker_id}/release")
-async def release(request: web.Request) -> web.Response:
+async def release(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     worker = request.match_info["worker_id"]
     if not await request.app[STORE].release_worker(access.pool_for(request), worker):
         raise _no_worker(worker)
-    await request.app[DIRECTORY].refresh()
+    await request.app[ROSTER].refresh()
     return web.json_response({"worker_id": worker, "released": True})
 
 
 @routes.post("/admin/workers/{worker_id}/rotate")
-async def rotate(request: web.Request) -> web.Response:
+async def rotate(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     worker = request.match_info["worker_id"]
     match await request.app[STORE].rotate_worker(access.pool_for(request), worker):
@@ -147,17 +148,17 @@ async def rotate(request: web.Request) -> web.Response:
 
 
 @routes.delete("/admin/workers/{worker_id}")
-async def revoke(request: web.Request) -> web.Response:
+async def revoke(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     worker = request.match_info["worker_id"]
     if not await request.app[STORE].revoke_worker(access.pool_for(request), worker):
         raise _no_worker(worker)
-    await request.app[DIRECTORY].refresh()
+    await request.app[ROSTER].refresh()
     return web.json_response({"worker_id": worker, "revoked": True})
 
 
 @routes.get("/admin/workers")
-async def workers(request: web.Request) -> web.Response:
+async def workers(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     store = request.app[STORE]
     found: list[dict[str, Any]] = []
@@ -166,14 +167,14 @@ async def workers(request: web.Request) -> web.Response:
     return web.json_response({"workers": found})
 
 
-async def _drain(request: web.Request, token_hash: str) -> web.Response:
+async def _drain(request: Asked, token_hash: str) -> web.Response:
     worker = request.match_info["worker_id"]
     outcome = await request.app[STORE].drain_worker(
         access.pool_for(request), worker, token_hash=token_hash
     )
     match outcome:
         case None:
-            await request.app[DIRECTORY].refresh()
+            await request.app[ROSTER].refresh()
             return web.json_response({"worker_id": worker, "draining": True})
         case Unknown():
             raise _no_worker(worker)
@@ -181,7 +182,7 @@ async def _drain(request: web.Request, token_hash: str) -> web.Response:
             raise Forbidden("This is not that worker's own token.")
 
 
-def _own_token(request: web.Request) -> str:
+def _own_token(request: Asked) -> str:
     key = bearer(request.headers)
     if key is None:
         raise Unauthorized("A key is needed: Authorization: Bearer KEY")
@@ -191,7 +192,7 @@ def _own_token(request: web.Request) -> str:
 
 
 async def _check_holder(
-    request: web.Request, body: wire.RegisterBody, presented: str, *, is_token: bool
+    request: Asked, body: wire.RegisterBody, presented: str, *, is_token: bool
 ) -> None:
     """A stranger's key is refused before anything is done for it: no look-up, no call to `/info`.
 
@@ -225,7 +226,7 @@ def _revoked() -> Forbidden:
     return Forbidden("An admin revoked this worker.", code="worker_revoked")
 
 
-async def _check_address(request: web.Request, url: str) -> None:
+async def _check_address(request: Asked, url: str) -> None:
     """A worker must live where workers may live, or it could send prompts anywhere.
 
     Raises:
@@ -242,19 +243,22 @@ async def _check_address(request: web.Request, url: str) -> None:
             raise BadInput(f"url: {address} lies in none of VESTIBULE_WORKER_NETWORKS", field="url")
 
 
-async def _check_info(request: web.Request, body: wire.RegisterBody) -> None:
+async def _check_info(body: wire.RegisterBody) -> None:
     """The address must answer ``/info`` as that agent, or somebody else listens there.
 
     Raises:
         BadInput: names the address, the checksum or the worker's id.
     """
     try:
-        async with request.app[UPSTREAM].get(
-            f"{body.url}/info",
-            timeout=ClientTimeout(total=INFO_TIMEOUT_S),
-            allow_redirects=False,
-            ssl=pinned(body.fingerprint),
-        ) as answer:
+        async with (
+            ClientSession(cookie_jar=DummyCookieJar()) as session,
+            session.get(
+                f"{body.url}/info",
+                timeout=ClientTimeout(total=INFO_TIMEOUT_S),
+                allow_redirects=False,
+                ssl=pinned(body.fingerprint),
+            ) as answer,
+        ):
             said = json.loads(await read_small(answer.content.iter_any()))
             checksum, name = said["agent_checksum"], said.get("worker_id", body.worker_id)
     except _NO_AGENT as error:

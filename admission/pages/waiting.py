@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from admission.domain import DEFAULT_POOL, Status, Ticket
 from admission.pages.words import GROUPED_FROM, LANGUAGES, words
 
-ASSETS = {"page.css": "text/css", "wait.js": "text/javascript"}
 NEAR, CLOSE = 3, 20  # places from the front
 RETRY_S = 5  # for a page that could not be made now
 

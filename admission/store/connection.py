@@ -68,7 +68,13 @@ class UnfitServer(Exception):
     """The Redis at hand must not be used; the text says why and what to do."""
 
 
-def open_redis(url: str, *, mode: Mode = "single", sentinel_master: str | None = None) -> Redis:
+def open_redis(
+    url: str,
+    *,
+    mode: Mode = "single",
+    sentinel_master: str | None = None,
+    connections: int = CONNECTIONS_MAX,
+) -> Redis:
     """A client for ``redis://``, ``rediss://`` or ``unix://``; connects on first use.
 
     Args:
@@ -77,6 +83,7 @@ def open_redis(url: str, *, mode: Mode = "single", sentinel_master: str | None =
             between them: the sentinels (whose own user and password are the options
             ``sentinel_username`` and ``sentinel_password``), or some of the cluster's servers.
         sentinel_master: the name under which the sentinels know the master.
+        connections: how many there are at most, in a cluster to each server; callers wait for one.
 
     Raises:
         ValueError: not a Redis URL, or none for this mode.
@@ -88,8 +95,8 @@ def open_redis(url: str, *, mode: Mode = "single", sentinel_master: str | None =
     }
     if mode == "cluster":
         # It shares the commands we use with Redis, though not its class.
-        return cast(Redis, _Cluster(hosts, options))
-    options |= {"max_connections": CONNECTIONS_MAX, "timeout": ANSWER_TIMEOUT_S}
+        return cast(Redis, _Cluster(hosts, options, connections))
+    options |= {"max_connections": connections, "timeout": ANSWER_TIMEOUT_S}
     if mode == "sentinel":
         return _sentinel_client(hosts, sentinel_master or "", options)
     pool = BlockingConnectionPool(retry=_NOT_AGAIN, **options)
@@ -111,6 +118,16 @@ async def check_server(redis: Redis) -> None:
         _check_layout(await redis.eval(_CLAIM_LAYOUT, 1, names.LAYOUT_KEY, str(names.LAYOUT)))
     if not all(about["aof_enabled"] for about in masters):
         logs.event(log, "redis_without_append_only_file", logging.WARNING)
+
+
+async def disconnect(redis: Redis) -> None:
+    """Close every connection, in use or not; the next call opens another."""
+    if isinstance(redis, _Cluster):
+        await redis.aclose()
+        return
+    await redis.connection_pool.disconnect()
+    if isinstance(redis, _Sentinel):
+        await redis.sentinels.aclose()
 
 
 @contextmanager
@@ -172,15 +189,17 @@ class _Cluster(RedisCluster):
     # No TimeoutError: who hangs is not asked twice.
     ERRORS_ALLOW_RETRY = (ConnectionError, ClusterDownError, SlotNotCoveredError)  # type: ignore[assignment]
 
-    def __init__(self, hosts: list[tuple[str, int]], options: dict[str, Any]) -> None:
+    def __init__(
+        self, hosts: list[tuple[str, int]], options: dict[str, Any], connections: int
+    ) -> None:
         super().__init__(
             startup_nodes=[ClusterNode(host, port) for host, port in hosts],
-            max_connections=CONNECTIONS_MAX + LISTENERS_MAX,
+            max_connections=connections + LISTENERS_MAX,
             retry=Retry(NoBackoff(), 1),
             reinitialize_steps=0,  # else each fifth MOVED closes every connection, in use or not
             **options,
         )
-        self._room = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._room = asyncio.Semaphore(connections)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         try:

@@ -5,6 +5,7 @@ Knows how to call the scripts and read their replies; the rules themselves are i
 
 import json
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -17,6 +18,7 @@ from admission.domain import (
     Places,
     PoolMetrics,
     PoolPolicy,
+    Priority,
     Queued,
     Status,
     Ticket,
@@ -75,6 +77,10 @@ class RedisStore(Registry):
         """Send every script to Redis, which compiles it: a bad one fails here, not under load.
         Leave the service's settings there."""
         await self._calls.load()
+        await self.leave_settings()
+
+    async def leave_settings(self) -> None:
+        """Leave the service's settings in Redis, for processes that have none."""
         if self._policy is not None:
             for pool in await self.pools():
                 await self._calls.run("configure", pool, changes="{}")
@@ -315,12 +321,15 @@ class RedisStore(Registry):
         members = await self._answer(self._redis.smembers(names.POOLS_KEY))
         return sorted({DEFAULT_POOL, *(name.decode() for name in members)})
 
-    async def kind(self, pool: str) -> str:
-        """Whether this is a "session" or a "request" pool."""
+    async def policy(self, pool: str) -> PoolPolicy:
+        """What the pool allows: what an admin put there wins over the service's."""
         kept = await self._answer(self._redis.hget(names.pool_key(pool, "pool"), "settings"))
-        own = self._policy.kind if self._policy else PoolPolicy.kind
-        kind: str = (json.loads(kept) if kept else {}).get("kind") or own
-        return kind
+        stored: dict[str, Any] = json.loads(kept) if kept else {}
+        given = {f.name: stored[f.name] for f in fields(PoolPolicy) if f.name in stored}
+        if "priorities" in given:
+            classes = given["priorities"].items()
+            given["priorities"] = {name: Priority(**each) for name, each in classes}
+        return replace(self._policy or PoolPolicy(), **given)
 
     # --- of no pool --------------------------------------------------------------------------
 

@@ -127,9 +127,15 @@ def source(name: str) -> str:
     """The Lua text sent to Redis for one script: keys by name, the library, the script."""
     folder = files("admission.store") / "lua"
     keys = ", ".join(f"{key.name} = KEYS[{i}]" for i, key in enumerate(POOL_KEYS, 1))
-    library = [(folder / "lib" / f"{part}.lua").read_text() for part in contract(name).uses]
+    library = [_part(part) for part in contract(name).uses]
     script = (folder / f"{name}.lua").read_text()
     return "\n".join([f"local K = {{ {keys} }}", *library, script])
+
+
+@cache
+def _part(name: str) -> str:
+    """A file of the library; nearly every script has nearly all of them."""
+    return (files("admission.store") / "lua" / "lib" / f"{name}.lua").read_text()
 
 
 def contract(name: str) -> Contract:

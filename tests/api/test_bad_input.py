@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from admission.app import REST_BODY_BYTES_MAX
+from admission.wire import BODY_BYTES_MAX
 from tests.api.calls import AGENT_INFO, Caller, Reply, caller_of, contents
 from tests.api.fleet import HARDWARE, LOAD, registration, report
 from tests.conftest import Service
@@ -207,6 +207,6 @@ async def test_no_such_path_or_method(
 
 
 async def test_a_rest_body_above_64_kib_is_413(service: Service, redis: Redis) -> None:
-    large = b'{"client": "' + b"c" * REST_BODY_BYTES_MAX + b'"}'
+    large = b'{"client": "' + b"c" * BODY_BYTES_MAX + b'"}'
     reply = await refused(service, redis, "POST", JOIN, data=large)
     assert (reply.status, reply.fields) == (413, {"body"})
