@@ -54,13 +54,13 @@ async def test_a_join_whose_answer_is_lost_takes_one_slot(
 
 
 async def test_a_lease_is_renewed_while_its_block_runs(
-    vestibule: Client, call: Caller, service: Service
+    behind: Client, wire: Wire, call: Caller, service: Service
 ) -> None:
-    async with person(vestibule, "ada") as ada:
+    async with person(behind, "ada") as ada:
         turn = await ada.has_it()
         for _ in range(5):
             service.clock.advance_ms(20_000)  # a lease is 30 s
-            await asyncio.sleep(0.25)
+            await wire.beats()
             await service.tick()
         assert await busy(call) == (1, 0)
         assert not turn.is_over

@@ -32,24 +32,18 @@ async def test_the_end_of_a_session_is_told_in_its_block(
         await ada.ends()
 
 
-async def beats(wire: Wire) -> None:
-    """Returns after a heartbeat that began after now."""
-    seen = wire.answered.count("heartbeat")
-    await until(lambda: wire.has_answered("heartbeat", seen + 2))
-
-
 async def test_a_block_that_is_cut_ends_when_its_answer_may_run_no_longer(
     behind: Client, wire: Wire, service: Service
 ) -> None:
     async with person(behind, "ada", cut=True) as ada:
         turn = await ada.has_it()
-        await beats(wire)
+        await wire.beats()
         service.clock.advance_ms(1_190_000)
-        await beats(wire)  # the answer is being made to the very end
+        await wire.beats()  # the answer is being made to the very end
         service.clock.advance_ms(10_000)
         await service.tick()
         await turn.ended()
-        await beats(wire)
+        await wire.beats()
         assert not ada.task.done()
         service.clock.advance_ms(121_000)
         await service.tick()
@@ -68,14 +62,14 @@ async def test_a_block_of_who_is_removed_is_cut_at_once(
 
 
 async def test_a_block_keeps_its_session_in_use(
-    vestibule: Client, call: Caller, service: Service
+    behind: Client, wire: Wire, call: Caller, service: Service
 ) -> None:
-    async with person(vestibule, "ada") as ada:
+    async with person(behind, "ada") as ada:
         turn = await ada.has_it()
         await call("POST", "/queue/join/bob")
         for _ in range(10):
             service.clock.advance_ms(50_000)
-            await asyncio.sleep(0.25)  # a heartbeat
+            await wire.beats()
             await service.tick()
         assert not turn.is_over
         assert await status(call, "ada") == "active"

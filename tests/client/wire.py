@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import ClientSession, web
 
+from tests.api.calls import until
+
 Act = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -80,6 +82,11 @@ class Wire:
 
     async def has_answered(self, verb: str, times: int = 1) -> bool:
         return self.answered.count(verb) >= times
+
+    async def beats(self) -> None:
+        """Returns after a heartbeat that began after now."""
+        seen = self.answered.count("heartbeat")
+        await until(lambda: self.has_answered("heartbeat", seen + 2))
 
     def cut(self) -> None:
         """Every connection that carries an answer now is lost."""
