@@ -61,8 +61,10 @@ async def key_set(request: Asked) -> web.Response:
 async def issue(request: Asked) -> web.Response:
     keyring = _keyring(request)
     body = await wire.read_body(request, KeyBody)
-    if body.project is not None and body.project not in keyring.projects:
-        raise BadInput(f"project: there is no project {body.project!r}", field="project")
+    if body.project is not None:
+        await keyring.refresh()  # another process may have made it a moment ago
+        if body.project not in keyring.projects:
+            raise BadInput(f"project: there is no project {body.project!r}", field="project")
     text, key = await keyring.issue(
         Kind(body.kind),
         label=body.label,

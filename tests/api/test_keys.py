@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from admission.auth import hash_key
+from admission.auth import Gatekeeper, hash_key
 from admission.auth.keyring import LOOKS, ApiKey, key_id
 from admission.clock import ManualClock
 from admission.store import connection
 from tests.api.calls import Caller, caller_of, contents, until
 from tests.api.conftest import Served, served_at
 from tests.api.valkey import own_valkey
-from tests.conftest import Service
+from tests.conftest import Service, service_settings
 
 STOPS_WITHIN_S = 1.0
 # kind -> a call that only it and an admin may make
@@ -226,6 +226,14 @@ async def test_a_key_belongs_to_a_project(call: Caller, admin: Caller) -> None:
     for method in ("GET", "DELETE"):
         assert (await admin(method, "/admin/projects/biology")).status == 404
     assert (await admin("PUT", "/admin/projects/a%20b", {})).json["field"] == "id"
+
+
+async def test_a_project_that_another_process_just_made_takes_keys(
+    admin: Caller, service: Service
+) -> None:
+    other = Gatekeeper(service_settings(), service.store.keys).keyring
+    await other.keep_project("chemistry", "")
+    assert (await made(admin, "user", project="chemistry"))["project"] == "chemistry"
 
 
 async def test_an_admin_gives_a_user_a_priority(served: Served) -> None:
