@@ -21,6 +21,7 @@ COMMANDS = {
     "gateway": ("infra.gateway", "run the gateway alone, over the same Redis"),
     "scheduler": ("infra.scheduler", "run the clockwork alone, beside others"),
     "doctor": ("infra.doctor.command", "check that a deployment keeps the HTTP contract"),
+    "load-test": ("infra.load_test.command", "let many people use the queue, and watch it"),
     "owui": ("infra.owui.command", "put the plugin into a running Open WebUI"),
 }
 """Name -> its module, which has ``configure(parser)`` and sets ``run``; and its line of help."""

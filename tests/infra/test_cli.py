@@ -19,7 +19,7 @@ sys.meta_path.insert(0, Missing())
 from infra.cli import main
 sys.exit(main({words!r}))
 """
-EXTRAS = {"gateway": "admission", "doctor": "admission"}  # where a command has none of its own name
+EXTRAS = {name: "admission" for name in ("gateway", "doctor", "load-test")}  # none of their own
 IMPORTED_AS = {"pyjwt": "jwt", "nvidia-ml-py": "pynvml"}
 
 
@@ -38,7 +38,7 @@ def _modules(extra: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["admission", "gateway", "worker", "scheduler", "owui", "doctor"]
+    "command", ["admission", "gateway", "worker", "scheduler", "owui", "doctor", "load-test"]
 )
 def test_a_command_runs_with_nothing_but_its_own_extra(command: str) -> None:
     missing = _modules("up") - _modules(EXTRAS.get(command, command))

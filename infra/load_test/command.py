@@ -1,0 +1,196 @@
+"""``vestibule load-test``: many people at once, and whether what must hold does."""
+
+import argparse
+import asyncio
+import json
+import math
+import re
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from infra import environment
+from infra.addresses import callable_url
+from infra.errors import CommandError
+from infra.load_test import plot, report
+from infra.load_test.crowd import Coming, Crowd, Manners
+from infra.load_test.rehearsal import Rehearsal, Target
+from infra.load_test.table import Table
+from infra.load_test.trace import read_trace
+from infra.state import kept_key
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The words of ``vestibule load-test``."""
+    parser.description = (
+        "People who join, wait, confirm, chat through the gateway, and leave, vanish or press"
+        " Stop. Exit code 1 when an invariant broke meanwhile. It stops by itself, and takes its"
+        " people out of the queue."
+    )
+    crowds = parser.add_subparsers(title="who comes", metavar="WHO", dest="who", required=True)
+    single = crowds.add_parser("single", help="one person")
+    single.add_argument("user", metavar="USER")
+    group = crowds.add_parser("group", help="many at the same moment")
+    group.add_argument("--size", type=_count, default=50, help="default: 50")
+    load = crowds.add_parser("load", help="one batch after another")
+    load.add_argument("--users", type=_count, default=200, help="default: 200")
+    load.add_argument("--batch-size", type=_count, default=20, help="default: 20")
+    load.add_argument("--delay", type=_seconds, default=5.0, help="between two; default: 5 s")
+    replay = crowds.add_parser("replay", help="as in a trace of real requests")
+    replay.add_argument("trace", metavar="TRACE", type=Path, help="CSV (docs/load-test.md)")
+    replay.add_argument("--minutes", type=_above_0, default=10.0, help="of the trace; default: 10")
+    replay.add_argument("--speed", type=_above_0, default=1.0, help="default: 1, as it was")
+    replay.add_argument(
+        "--each", type=_count, default=20, help="every N-th request is somebody new; default: 20"
+    )
+    single.set_defaults(vanish=0.0, stop=0.0, confirm=0.0)
+    for one in (group, load, replay):
+        one.set_defaults(vanish=0.05, stop=0.05, confirm=0.2)
+    for one in (single, group, load, replay):
+        _common(one)
+    parser.set_defaults(run=run)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="default: VESTIBULE_HOST and VESTIBULE_PORT")
+    where = "default: VESTIBULE_SERVICE_KEY, else keys.json of the state folder"
+    parser.add_argument("--service-key", metavar="KEY", help=where)
+    parser.add_argument("--pool", default="default")
+    parser.add_argument("--model", help="default: the first that is served")
+    parser.add_argument("--messages", type=_count, default=2, help="of each person; default: 2")
+    parser.add_argument("--think", type=_seconds, default=2.0, help="before the next; default: 2 s")
+    for name, what in (
+        ("vanish", "who go without a word"),
+        ("stop", "who press Stop"),
+        ("confirm", "who are asked before they get the slot"),
+    ):
+        parser.add_argument(f"--{name}", type=_share, metavar="SHARE", help=f"{what}, 0 to 1")
+    parser.add_argument("--seed", type=int, default=1, help="of who does what; default: 1")
+    parser.add_argument(
+        "--limit", type=_above_0, default=900.0, help="seconds until it stops; default: 900"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw slots.svg and waits.svg")
+    parser.add_argument(
+        "--yes-really",
+        action="store_true",
+        help="also a service that is not on this machine, and where people wait at this moment",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every invariant held, else 1.
+
+    Raises:
+        CommandError: not this machine, nobody there, a wrong key or trace, or people wait there.
+    """
+    if args.vanish + args.stop > 1:
+        raise CommandError("--vanish and --stop are more than everybody together")
+    target, plans = _target(args), _plans(args)
+    for path in (args.json and args.json.parent, args.plots):
+        if path:
+            path.mkdir(parents=True, exist_ok=True)  # who waits ten minutes wants the report
+    found = asyncio.run(_rehearsed(target, plans, args))
+    print("\n".join(report.told(found)))
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if args.plots:
+        plot.draw(found, args.plots)
+    return 0 if found["ok"] else 1
+
+
+async def _rehearsed(
+    target: Target, plans: list[Coming], args: argparse.Namespace
+) -> dict[str, object]:
+    """Run it; Ctrl-C, SIGTERM and SIGHUP end it early, report and all."""
+    rehearsal = Rehearsal(target, plans, args.limit)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, rehearsal.told_to_stop.set)
+    table = Table(sys.stderr)
+    await rehearsal.run(look_on=table.show, also_where_people_wait=args.yes_really)
+    return report.as_json(rehearsal)
+
+
+def _target(args: argparse.Namespace) -> Target:
+    settings = environment.settings()
+    url = args.url or callable_url(settings.host, settings.port)
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise CommandError(f"--url: {url} is no http:// or https:// URL")
+    local = is_here(address.hostname)
+    if not local and not args.yes_really:
+        raise CommandError(
+            f"--url: {address.hostname} is not this machine; who means it adds --yes-really"
+        )
+    key = args.service_key or kept_key(settings, "service_key")
+    if not key:
+        where = "--service-key, VESTIBULE_SERVICE_KEY, or keys.json in VESTIBULE_STATE_DIR"
+        raise CommandError(f"the service key is needed: {where}")
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise CommandError("--service-key: not a key; keys are printable ASCII without spaces")
+    return Target(url.rstrip("/"), key, args.pool, args.model, local=local)
+
+
+def _plans(args: argparse.Namespace) -> list[Coming]:
+    manners = Manners(args.messages, args.think, args.vanish, args.stop, args.confirm)
+    crowd = Crowd(f"load-{secrets.token_hex(3)}", manners, args.seed)
+    match args.who:
+        case "single":
+            return crowd.single(args.user)
+        case "group":
+            return crowd.group(args.size)
+        case "load":
+            return crowd.load(args.users, args.batch_size, args.delay)
+        case _:
+            asked = read_trace(args.trace, args.minutes, args.speed)
+            return crowd.replay(asked, args.each)
+
+
+def is_here(host: str) -> bool:
+    """Whether every address of a host is loopback or one of this machine's own.
+
+    Raises:
+        CommandError: no such host.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise CommandError(f"--url: {host}: no such host") from error
+    return all(_is_own(family, str(address[0])) for family, *_, address in found)
+
+
+def _is_own(family: int, address: str) -> bool:
+    """One can only listen on addresses one has."""
+    if ip_address(address.partition("%")[0]).is_loopback:
+        return True
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        try:
+            listener.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _number(least: float, most: float, *, whole: bool = False) -> Callable[[str], float]:
+    """Reads a number of an option."""
+
+    def read(text: str) -> float:
+        value = int(text) if whole else float(text)
+        if not least <= value <= most:
+            shown = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
+            raise argparse.ArgumentTypeError(f"{text} is not {shown}")
+        return value
+
+    read.__name__ = "whole number" if whole else "number"  # as argparse calls what it is not
+    return read
+
+
+_count = _number(1, 1_000_000, whole=True)
+_seconds = _number(0, 86_400)
+_above_0 = _number(0.001, 86_400)
+_share = _number(0, 1)

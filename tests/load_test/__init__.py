@@ -1,0 +1,1 @@
+"""``vestibule load-test``: its people, what it sees, what it says of it."""
