@@ -12,6 +12,7 @@ from typing import Literal
 from infra.load_test.chat import Said
 
 PATIENCE_S = (1.0, 10.0)  # after which who vanishes or presses Stop does so in the line
+_GOLDEN = (math.sqrt(5) - 1) / 2  # steps of it spread evenly, so also of a few all kinds come
 
 Ending = Literal["leave", "vanish", "stop"]
 
@@ -45,6 +46,7 @@ class Crowd:
 
     def __init__(self, name: str, manners: Manners, seed: int) -> None:
         self._name, self._manners, self._chance = name, manners, Random(seed)
+        self._kind = self._chance.random()
 
     def single(self, user: str) -> list[Coming]:
         """One, now."""
@@ -72,7 +74,7 @@ class Crowd:
 
     def _one(self, user: str, at_s: float, says: Sequence[Said] = ()) -> Coming:
         manners, chance = self._manners, self._chance
-        kind = chance.random()
+        kind = self._kind = (self._kind + _GOLDEN) % 1.0
         ending: Ending = "leave"
         if kind < manners.vanish + manners.stop:
             ending = "vanish" if kind < manners.vanish else "stop"

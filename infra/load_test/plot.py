@@ -1,17 +1,17 @@
 """Two pictures of a load test as SVG: the slots over time, and waits against what was announced.
 
-A few lines and dots, so no library draws them. Colours are told apart in both themes and by who
-sees none of them: each line has its name beside it.
+A few lines and dots, so no library draws them.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 150, 34, 40
-COLOURS = ("#d95f02", "#1b9e77", "#7570b3")
+LEFT, RIGHT, TOP, BOTTOM = 52, 150, 48, 40
+COLOURS = ("#d95f02", "#1b9e77", "#7570b3")  # ColorBrewer's Dark2: told apart by the colour-blind
 GREY = "#888888"
 
 Point = tuple[float, float]
@@ -53,29 +53,24 @@ class Chart:
         self._most: Point = (1.0, 1.0)
 
     def lines(self, named: dict[str, list[Point]]) -> str:
-        """A line for each name, which stands at its end, as far apart as it takes."""
+        """A line for each name."""
         self._reach([point for points in named.values() for point in points])
         parts = []
         for number, (name, points) in enumerate(named.items()):
             colour = COLOURS[number % len(COLOURS)]
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(self._at, points))
-            y = TOP + 12 + 18 * number
-            parts.append(
-                f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
-                f'<line x1="{WIDTH - RIGHT + 12}" x2="{WIDTH - RIGHT + 32}" y1="{y - 4}"'
-                f' y2="{y - 4}" stroke="{colour}" stroke-width="3"/>'
-                f"{_text(WIDTH - RIGHT + 38, y, name)}"
-            )
+            drawn = f'fill="none" stroke="{colour}" stroke-width="1.5"'
+            parts.append(f'<polyline points="{path}" {drawn}/>{_named(number, name, colour)}')
         return self._framed(parts)
 
     def dots(self, points: Sequence[Point]) -> str:
         """A dot for each, and the line on which both are the same."""
-        self._reach(points)
+        self._reach(points or [(1, 1)])
         both = min(self._most)
         (x1, y1), (x2, y2) = self._at((0, 0)), self._at((both, both))
         parts = [
             f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{GREY}"'
-            f' stroke-dasharray="4 3"/>{_text(x2 + 4, y2 + 4, "as announced")}'
+            f' stroke-dasharray="4 3"/>{_named(0, "as announced", GREY)}'
         ]
         parts += [
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{COLOURS[0]}" fill-opacity="0.6"/>'
@@ -84,10 +79,7 @@ class Chart:
         return self._framed(parts)
 
     def _reach(self, points: Sequence[Point]) -> None:
-        self._most = (
-            max((x for x, _ in points), default=0) or 1.0,
-            1.05 * max((y for _, y in points), default=0) or 1.0,
-        )
+        self._most = _round(max(x for x, _ in points)), _round(max(y for _, y in points))
 
     def _at(self, point: Point) -> Point:
         x, y = point[0] / self._most[0], point[1] / self._most[1]
@@ -101,7 +93,7 @@ class Chart:
                 f' font-family="sans-serif" font-size="12">',
                 f"<title>{escape(self._title)}</title>",
                 f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-                _text(LEFT, 20, self._title),
+                _text(LEFT, 16, self._title),
                 *self._axes(),
                 *parts,
                 "</svg>\n",
@@ -109,15 +101,31 @@ class Chart:
         )
 
     def _axes(self) -> Iterator[str]:
-        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
             x, y = self._at((share * self._most[0], share * self._most[1]))
             yield (
                 f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
             )
-            yield _text(LEFT - 6, y + 4, f"{share * self._most[1]:.3g}", "end")
-            yield _text(x, HEIGHT - BOTTOM + 16, f"{share * self._most[0]:.3g}", "middle")
+            yield _text(LEFT - 6, y + 4, f"{share * self._most[1]:g}", "end")
+            yield _text(x, HEIGHT - BOTTOM + 16, f"{share * self._most[0]:g}", "middle")
         yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, self._across, "middle")
-        yield _text(LEFT, TOP - 4, self._up)
+        yield _text(LEFT, TOP - 10, self._up)
+
+
+def _round(most: float) -> float:
+    """The least of 1, 2, 2.5 and 5 times a power of ten that is not below: a fifth of it reads
+    well."""
+    if most <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(most))
+    return next(times * power for times in (1, 2, 2.5, 5, 10) if times * power >= most)
+
+
+def _named(number: int, name: str, colour: str) -> str:
+    """A name on the right, and its colour."""
+    x, y = WIDTH - RIGHT + 14, TOP + 12 + 18 * number
+    line = f'<line x1="{x}" x2="{x + 20}" y1="{y - 4}" y2="{y - 4}"'
+    return f'{line} stroke="{colour}" stroke-width="3"/>{_text(x + 26, y, name)}'
 
 
 def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
