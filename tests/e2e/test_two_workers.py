@@ -84,12 +84,14 @@ def users(vestibule: Vestibule, workers: tuple[Worker, Worker]) -> Iterator[list
 
 
 @pytest.fixture
-def guests(vestibule: Vestibule, users: list[str]) -> list[str]:
-    """Who has all the sessions there are."""
+async def guests(vestibule: Vestibule, users: list[str]) -> list[str]:
+    """Who has all the sessions there are: those of the case before have left, and what they began
+    is over."""
+    body = {"auto_confirm": True}
     for name in GUESTS:
-        body = {"auto_confirm": True}
-        vestibule.call("POST", f"/queue/join/{name}", key=vestibule.service_key(), body=body)
         users.append(name)
+        vestibule.call("POST", f"/queue/join/{name}", key=vestibule.service_key(), body=body)
+    await _until(lambda: all(_is_in_session(vestibule, name) for name in GUESTS))
     return GUESTS
 
 
@@ -402,6 +404,11 @@ async def _both_ready(vestibule: Vestibule) -> None:
 
 def _by_both(workers: tuple[Worker, Worker], served: Counter[str], at_least: int) -> bool:
     return served.total() >= at_least and len(served) == len(workers)
+
+
+def _is_in_session(vestibule: Vestibule, user: str) -> bool:
+    ticket = vestibule.call("GET", f"/queue/status/{user}", key=vestibule.service_key())
+    return bool(ticket["status"] == "active")
 
 
 def _leaves(vestibule: Vestibule, user: str) -> None:

@@ -71,6 +71,39 @@ async def test_an_answer_finishes_for_two_minutes_at_most(room_of: RoomOf) -> No
     assert await room.store.keep(POOL, "a", running={"r": ""}) == Over(("r",))
 
 
+@pytest.mark.parametrize("late", [{"running": {"r": "m"}}, {"running": {}, "answered": ["m"]}])
+async def test_an_answer_whose_chat_said_it_is_over_is_not_revived_by_late_news(
+    room_of: RoomOf, late: dict[str, object]
+) -> None:
+    room = room_of(capacity=1)
+    await room.sit("a")
+    await room.store.heartbeat(POOL, "a", client="m")
+    await room.store.leave(POOL, "a", client="m")
+    await room.store.keep(POOL, "a", **late)  # type: ignore[arg-type]
+    await room.store.keep(POOL, "a", running={}, ended=["r"])
+    await room.store.leave(POOL, "a")
+    await room.join("b", will_return=True)
+    assert await room.standing("b") == "draft"
+
+
+@pytest.mark.parametrize("again", ["join", "heartbeat", "use"])
+async def test_the_same_answer_may_go_on(room_of: RoomOf, again: str) -> None:
+    """Open WebUI continues a message under its id."""
+    room = room_of(capacity=1)
+    await room.sit("a")
+    await room.store.leave(POOL, "a", client="m")
+    match again:
+        case "join":
+            await room.join("a", client="m")
+        case "heartbeat":
+            await room.store.heartbeat(POOL, "a", client="m")
+        case _:
+            await room.use("a", "r", message="m")
+    await room.store.keep(POOL, "a", running={}, ended=["r"], answered=["m"])
+    await room.store.leave(POOL, "a")
+    assert (await room.metrics()).finishing == 1
+
+
 async def test_the_last_answer_to_end_gives_the_slot_back_at_once(room_of: RoomOf) -> None:
     room = room_of(capacity=1)
     await room.sit("a")

@@ -31,6 +31,7 @@ local function set_flags(id, facts)
   local chat = apart and client or ""
   facts.auto_confirm, facts.will_return = auto_confirm and not will_return, will_return
   facts.clients[chat] = true
+  facts.over[chat] = nil
   if facts.will_return then redis.call("ZREM", K.presence, id) end
 end
 
@@ -63,7 +64,7 @@ ticket = REQUESTS and numbered(ticket) or ticket
 facts = { user = user, request = request ~= "" and request or nil,
   priority = priority ~= "default" and priority or nil, weight = class.weight ~= 1 and class.weight,
   head_start_ms = class.head_start_ms ~= 0 and class.head_start_ms, clients = {}, uses = {},
-  answers = {}, previous = not REQUESTS and last_answering(id, facts) or nil }
+  answers = {}, over = {}, previous = not REQUESTS and last_answering(id, facts) or nil }
 set_flags(ticket, facts)
 enqueue(ticket, facts)
 if facts.auto_confirm then attach(ticket, facts) end

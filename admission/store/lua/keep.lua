@@ -22,15 +22,19 @@ local function give_back(facts)
   answering_until(facts) -- forgets what lapsed
 end
 
+local function go_on(facts, message)
+  if not facts.over[message] then renew_answer(facts, message) end
+end
+
 local function renew(facts, request, message)
   facts.uses[request] = NOW + ANSWER_LEASE_MS
-  renew_answer(facts, message)
+  go_on(facts, message)
 end
 
 local function keep_active(ticket, facts)
   give_back(facts)
   for request, message in pairs(running) do renew(facts, request, message) end
-  for _, message in ipairs(answered) do renew_answer(facts, message) end
+  for _, message in ipairs(answered) do go_on(facts, message) end
   if next(running) or #answered > 0 then use(ticket, facts) end
   save_ticket(ticket, facts)
   return { deadline_ms = tonumber(redis.call("ZSCORE", K.sessions, ticket)), now_ms = NOW,

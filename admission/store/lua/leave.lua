@@ -18,7 +18,7 @@ local user, client, named = ARGV[3], ARGV[4], ARGV[5]
 -- This chat's answer is over; the last one to end gives back a finishing slot.
 local function detach(ticket, facts)
   local attached = facts.clients[client]
-  facts.clients[client], facts.answers[client] = nil, nil
+  end_answer(facts, client)
   shorten_finishing(ticket, facts)
   save_ticket(ticket, facts)
   return attached and count(facts.clients) == 0

@@ -9,7 +9,7 @@ local DEADLINE_REASONS = { session_timeout = true, draft_timeout = true, idle = 
 local function requeue(ticket, facts)
   local again = { user = facts.user, head_start_ms = facts.head_start_ms, will_return = true,
     priority = facts.priority, weight = facts.weight, clients = {}, uses = {},
-    answers = {}, previous = last_answering(ticket, facts), first = facts.first or ticket,
+    answers = {}, over = {}, previous = last_answering(ticket, facts), first = facts.first or ticket,
     round = (facts.round or 1) + 1 }
   local id = again.first .. "-" .. again.round
   enqueue(id, again)

@@ -15,8 +15,9 @@ local function take_over(facts)
   local before = load_finishing(facts.previous)
   if not before then return end
   redis.call("ZREM", K.finishing, facts.previous)
-  for id, deadline in pairs(before.uses) do facts.uses[id] = deadline end
-  for id, deadline in pairs(before.answers) do facts.answers[id] = deadline end
+  for _, map in ipairs({ "uses", "answers", "over" }) do
+    for id, deadline in pairs(before[map]) do facts[map][id] = deadline end
+  end
 end
 
 local function start_finishing(ticket, facts, ended_ms)

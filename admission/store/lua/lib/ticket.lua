@@ -15,7 +15,7 @@ local ENDINGS = {
   { key = K.skipped, from = "waiting", reason = "abandoned" },
 }
 
-local MAPS = { "clients", "uses", "answers" }
+local MAPS = { "clients", "uses", "answers", "over" }
 local JSON_OBJECT = 123 -- "{", how layout 1 kept its records; a MessagePack map begins elsewhere
 
 -- A number as Redis must read it: Lua's own tostring rounds to 14 digits.
@@ -66,6 +66,9 @@ local function answering_until(facts)
       if deadline > NOW then latest = math.max(latest, deadline) else leases[id] = nil end
     end
   end
+  for client, deadline in pairs(facts.over) do
+    if deadline <= NOW then facts.over[client] = nil end
+  end
   return latest
 end
 
@@ -77,7 +80,15 @@ end
 
 -- This chat's answer is being prepared or runs. Beyond CHATS_MAX it is not told apart any more.
 local function renew_answer(facts, client)
+  facts.over[client] = nil
   if client ~= "" and (facts.answers[client] or count(facts.answers) < CHATS_MAX) then
     facts.answers[client] = NOW + ANSWER_LEASE_MS
   end
+end
+
+-- This chat's frontend said that its answer is over. What gateways tell of it later is old: they
+-- gather such news (`keep`), and it must not hold the slot.
+local function end_answer(facts, client)
+  facts.clients[client], facts.answers[client] = nil, nil
+  if count(facts.over) < CHATS_MAX then facts.over[client] = NOW + ANSWER_LEASE_MS end
 end
