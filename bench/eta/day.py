@@ -31,6 +31,7 @@ class Seen:
     served: deque[int] = field(default_factory=deque)  # moments of the last WINDOW_MS
     last_wait: int | None = None  # of the last one to get a slot
     slots: int = 0
+    ended: int = 0  # sessions
     rate: int = 0  # served per WINDOW_MS; while nobody is, the last one known
 
 
@@ -45,6 +46,7 @@ class Sample:
     rate: int
     last_wait: int | None
     slots: int
+    ended: int
 
 
 @dataclass
@@ -121,6 +123,8 @@ class Day:
                 self._serve(user, plan)
             self._at(self._now + self.phase.policy.session_ms, "tick")
             self._at(self._now + plan.stays, "leave", user)
+        if source == "active":
+            self._seen.ended += 1
 
     def _serve(self, user: int, plan: Visitor) -> None:
         self.served[user] = self._now
@@ -172,7 +176,16 @@ class Day:
         told = await self._foretold(users)
         waited = [self._now - self.phase.visitors[user].comes for user in users]
         self.samples.append(
-            Sample(self._now, users, waited, told, seen.rate, seen.last_wait, seen.slots)
+            Sample(
+                self._now,
+                users,
+                waited,
+                told,
+                seen.rate,
+                seen.last_wait,
+                seen.slots,
+                seen.ended,
+            )
         )
 
     async def _foretold(self, users: list[int]) -> list[tuple[float, float]]:

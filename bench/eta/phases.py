@@ -1,7 +1,7 @@
 """Phases of load: who comes when, how long they would wait and how long they stay, from a seed.
 
-Knows no engine. A to D are made; E and F come from an hour of real requests, where it is at hand:
-the conversation trace of 2023 in Azure's public dataset of LLM inference.
+Knows no engine. A to D and G are made; E and F come from an hour of real requests, where it is at
+hand: the conversation trace of 2023 in Azure's public dataset of LLM inference.
 """
 
 import csv
@@ -47,11 +47,12 @@ class Phase:
     ends: int = 4 * HOUR
     unit_ms: int = MINUTE  # in which errors are shown
     seeded: bool = True  # False: every seed is the same day
+    asks: bool = True  # False: who is next has the slot at once
 
     @property
     def drafts(self) -> bool:
         """A request pool knows none."""
-        return self.policy.kind == "session"
+        return self.asks and self.policy.kind == "session"
 
 
 Maker = Callable[[Random], Phase]
@@ -127,6 +128,23 @@ def autoscaling(chance: Random) -> Phase:
     return Phase("D", "surge, 50 -> 80 slots", people, _pool(50), scaled)
 
 
+def short(chance: Random) -> Phase:
+    """G: a fresh service, and sessions of a hundredth of the cap, but for who goes without a word:
+    as in a replay of ten minutes by `vestibule load-test` (docs/load-test.md)."""
+
+    def stay() -> float:
+        kind = chance.random()
+        if kind < 0.045:  # unused for a minute; idle for six
+            return MINUTE if kind < 0.03 else 6 * MINUTE
+        return chance.uniform(12_500, 15_500) if kind < 0.95 else chance.uniform(8_000, 10_000)
+
+    people = [
+        Visitor(comes, chance.uniform(1_000, 10_000) if n % 20 == 0 else math.inf, 0, stay())
+        for n, comes in enumerate(poisson(chance, 0, 10 * MINUTE, 18))
+    ]
+    return Phase("G", "short sessions", people, _pool(5), ends=HOUR // 2, unit_ms=1000, asks=False)
+
+
 @dataclass(frozen=True)
 class Traced:
     """One request of the trace: ms since its first, and its tokens."""
@@ -190,5 +208,5 @@ def real_arrivals(chance: Random) -> Phase:
     return Phase("F", "real arrivals, 1 in 20, as users", people, _pool(100), ends=2 * HOUR)
 
 
-MADE: tuple[Maker, ...] = (steady, surge, waves, autoscaling)
+MADE: tuple[Maker, ...] = (steady, surge, waves, autoscaling, short)
 REAL: tuple[Maker, ...] = (real_requests, real_arrivals)

@@ -19,7 +19,9 @@ from bench.scripts import server
 OURS = "vestibule"
 SEEDS = 3
 NEWEST = (0, 0)  # the band of who stands last: the question that LES answers
-COLUMNS = (*BANDS, NEWEST)
+FRESH = (0, 1)  # of all who wait while the service has seen no more sessions end than FRESH_ENDS
+FRESH_ENDS = 20
+COLUMNS = (*BANDS, NEWEST, FRESH)
 MAE_MOST_MS, COVERAGE = 60_000, (0.85, 0.95)
 
 Scores = dict[tuple[str, tuple[int, int] | None], Score]  # of a predictor, in a band or in all
@@ -75,6 +77,8 @@ def _count(day: Day, scores: Scores) -> None:
                 bands = [None, band_of(index + 1)]
                 if index + 1 == len(sample.users):
                     bands.append(NEWEST)
+                if sample.ended <= FRESH_ENDS:
+                    bands.append(FRESH)
                 for band in bands:
                     scores[name, band].add(ms, high if name == OURS else ms, actual)
 
@@ -99,8 +103,8 @@ def _print(phase: Phase, scores: Scores, took_s: float) -> None:
 
 
 def _named(band: tuple[int, int]) -> str:
-    if band == NEWEST:
-        return "last"
+    if band in (NEWEST, FRESH):
+        return "last" if band == NEWEST else "fresh"
     return f"{band[0]}-{band[1]}" if band[1] < 1000 else f"{band[0]}-"
 
 

@@ -3,12 +3,14 @@
 import argparse
 import asyncio
 import json
+import logging
 import math
 import re
 import secrets
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,6 +25,8 @@ from infra.load_test.rehearsal import Rehearsal, Target
 from infra.load_test.table import Table
 from infra.load_test.trace import read_trace
 from infra.state import kept_key
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,36 +88,70 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when every invariant held, else 1.
+    """0 when every invariant held; 1 when one broke, or when the service went away for good; else,
+    of who was told to stop, 128 and the number of the signal.
 
     Raises:
-        CommandError: not this machine, nobody there, a wrong key or trace, or people wait there.
+        CommandError: not this machine, nobody there, a wrong key, model or trace, people wait
+            there, or the report could not be written.
     """
     if args.vanish + args.stop > 1:
         raise CommandError("--vanish and --stop are more than everybody together")
     target, plans = _target(args), _plans(args)
-    for path in (args.json and args.json.parent, args.plots):
-        if path:
-            path.mkdir(parents=True, exist_ok=True)  # who waits ten minutes wants the report
-    found = asyncio.run(_rehearsed(target, plans, args))
+    # What a client would say of one turn, the report counts.
+    logging.getLogger("admission.client_turn").disabled = True
+    _check_writable(args.json, args.plots)
+    rehearsal = Rehearsal(target, plans, args.limit)
+    by = asyncio.run(_run(rehearsal, also_where_people_wait=args.yes_really))
+    found = report.as_json(rehearsal)
     print("\n".join(report.told(found)))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if args.plots:
         plot.draw(found, args.plots)
-    return 0 if found["ok"] else 1
+    if not found["ok"] or rehearsal.cut == "away":
+        return 1
+    return 128 + by if by else 0
 
 
-async def _rehearsed(
-    target: Target, plans: list[Coming], args: argparse.Namespace
-) -> dict[str, object]:
-    """Run it; Ctrl-C, SIGTERM and SIGHUP end it early, report and all."""
-    rehearsal = Rehearsal(target, plans, args.limit)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, rehearsal.told_to_stop.set)
-    table = Table(sys.stderr)
-    await rehearsal.run(look_on=table.show, also_where_people_wait=args.yes_really)
-    return report.as_json(rehearsal)
+async def _run(rehearsal: Rehearsal, *, also_where_people_wait: bool) -> int:
+    """Ctrl-C, SIGTERM and SIGHUP end it early, report and all; a second one at once. The number of
+    the signal, or 0."""
+    loop, table, came = asyncio.get_running_loop(), Table(sys.stderr), [0]
+
+    heeded = [n for n in STOPS if signal.getsignal(n) != signal.SIG_IGN]  # nohup's stay ignored
+
+    def stop(number: int) -> None:
+        for each in heeded:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        came[0] = number
+        rehearsal.told_to_stop.set()
+        table.show(rehearsal)
+
+    for number in heeded:
+        loop.add_signal_handler(number, stop, number)
+    await rehearsal.run(look_on=table.show, also_where_people_wait=also_where_people_wait)
+    return came[0]
+
+
+def _check_writable(file: Path | None, folder: Path | None) -> None:
+    """Who waits ten minutes wants the report: what cannot be written is said before.
+
+    Raises:
+        CommandError: names the option and why.
+    """
+    for option, path in (("--json", file and file.parent), ("--plots", folder)):
+        if not path:
+            continue
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
+        except OSError as error:
+            why = (error.strerror or "").lower()
+            raise CommandError(f"{option}: {path} cannot be written: {why}") from error
+    if file and file.is_dir():
+        raise CommandError(f"--json: {file} is a folder; the report is one file")
 
 
 def _target(args: argparse.Namespace) -> Target:

@@ -1,20 +1,15 @@
-"""Two pictures of a load test as SVG: the slots over time, and waits against what was announced.
+"""Two pictures of a load test: the slots and who waited for them, second by second; and each wait
+against what was announced."""
 
-A few lines and dots, so no library draws them.
-"""
-
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 720, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 150, 48, 40
-COLOURS = ("#d95f02", "#1b9e77", "#7570b3")  # ColorBrewer's Dark2: told apart by the colour-blind
-GREY = "#888888"
+from infra.load_test.chart import LINE, Axis, Panel, card
 
-Point = tuple[float, float]
+TOP = 76  # of the first panel, below the title and the words over its axis
+FOOT = 40  # below the last one, for its axis
+LONG = 3  # an announcement is drawn up to so many times the longest wait
 
 
 def draw(report: dict[str, Any], folder: Path) -> list[Path]:
@@ -23,111 +18,80 @@ def draw(report: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         OSError: the folder cannot be made or written.
     """
-    samples = report["samples"]
-    held = [(s["at_s"], s["active"] + s["draft"] + s["finishing"]) for s in samples]
-    lines = {
-        "capacity": [(s["at_s"], s["capacity"]) for s in samples],
-        "slots in use": held,
-        "waiting": [(s["at_s"], s["waiting"]) for s in samples],
-    }
-    waits = [
-        (visit["announced_s"], visit["admitted_s"])
-        for visit in report["visits"]
-        if visit["announced_s"] is not None and visit["admitted_s"] is not None
-    ]
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {
-        "slots.svg": Chart("People and slots", "seconds", "people").lines(lines),
-        "waits.svg": Chart("Waits", "announced, seconds", "waited, seconds").dots(waits),
-    }
+    pictures = {"slots.svg": slots(report), "waits.svg": waits(report)}
     for name, picture in pictures.items():
         (folder / name).write_text(picture, encoding="utf-8")
     return [folder / name for name in pictures]
 
 
-class Chart:
-    """Two axes from 0, and what is drawn between them."""
+def slots(report: dict[str, Any]) -> str:
+    """Slots in use, and below them who waited, over time."""
+    samples = report["samples"]
+    capacity = [(s["at_s"], s["capacity"]) for s in samples]
+    held = [(s["at_s"], s["active"] + s["draft"] + s["finishing"]) for s in samples]
+    waiting = [(s["at_s"], s["waiting"]) for s in samples]
+    across = Axis(_most(s["at_s"] for s in samples), time=True, tight=True)
 
-    def __init__(self, title: str, across: str, up: str) -> None:
-        self._title, self._across, self._up = title, across, up
-        self._most: Point = (1.0, 1.0)
+    height, below = 100, TOP + 100 + 3 * LINE + 12
+    most = max(_most(n for _, n in held), _most(n for _, n in capacity))
+    above = Panel(TOP, height, across, Axis(most), "slots")
+    above.area(held, "blue")
+    above.line(capacity, "grey", dash=True)
+    above.name(capacity[-1][1], "capacity", "grey")
+    above.name(_middle(held), "in use", "blue")
+    queue = Axis(_most(n for _, n in waiting))
+    line = Panel(below, height, across, queue, "people who wait")
+    line.area(waiting, "orange")
+    line.name(_middle(waiting), f"at most {_most(n for _, n in waiting):g}", "orange")
 
-    def lines(self, named: dict[str, list[Point]]) -> str:
-        """A line for each name."""
-        self._reach([point for points in named.values() for point in points])
-        parts = []
-        for number, (name, points) in enumerate(named.items()):
-            colour = COLOURS[number % len(COLOURS)]
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(self._at, points))
-            drawn = f'fill="none" stroke="{colour}" stroke-width="1.5"'
-            parts.append(f'<polyline points="{path}" {drawn}/>{_named(number, name, colour)}')
-        return self._framed(parts)
-
-    def dots(self, points: Sequence[Point]) -> str:
-        """A dot for each, and the line on which both are the same."""
-        self._reach(points or [(1, 1)])
-        both = min(self._most)
-        (x1, y1), (x2, y2) = self._at((0, 0)), self._at((both, both))
-        parts = [
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{GREY}"'
-            f' stroke-dasharray="4 3"/>{_named(0, "as announced", GREY)}'
-        ]
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{COLOURS[0]}" fill-opacity="0.6"/>'
-            for x, y in map(self._at, points)
-        ]
-        return self._framed(parts)
-
-    def _reach(self, points: Sequence[Point]) -> None:
-        self._most = _round(max(x for x, _ in points)), _round(max(y for _, y in points))
-
-    def _at(self, point: Point) -> Point:
-        x, y = point[0] / self._most[0], point[1] / self._most[1]
-        return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
-
-    def _framed(self, parts: list[str]) -> str:
-        size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"'
-                f' font-family="sans-serif" font-size="12">',
-                f"<title>{escape(self._title)}</title>",
-                f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-                _text(LEFT, 16, self._title),
-                *self._axes(),
-                *parts,
-                "</svg>\n",
-            ]
-        )
-
-    def _axes(self) -> Iterator[str]:
-        for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
-            x, y = self._at((share * self._most[0], share * self._most[1]))
-            yield (
-                f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
-            )
-            yield _text(LEFT - 6, y + 4, f"{share * self._most[1]:g}", "end")
-            yield _text(x, HEIGHT - BOTTOM + 16, f"{share * self._most[0]:g}", "middle")
-        yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, self._across, "middle")
-        yield _text(LEFT, TOP - 10, self._up)
+    people, used = report["people"]["came"], report["slots"]["used_while_people_waited"]
+    about = f"{_people(people)} came"
+    if used is not None:
+        about += f"; while anybody waited, {used:.0%} of the slots were in use"
+    parts = [*above.drawn(), *line.drawn()]
+    return card(below + height + FOOT, "Slots, and who waits for them", about, parts)
 
 
-def _round(most: float) -> float:
-    """The least of 1, 2, 2.5 and 5 times a power of ten that is not below: a fifth of it reads
-    well."""
-    if most <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(most))
-    return next(times * power for times in (1, 2, 2.5, 5, 10) if times * power >= most)
+def waits(report: dict[str, Any]) -> str:
+    """Of everybody who waited and was served, by when they came: a bar from the wait that was
+    announced first to its upper end, and a dot for the wait that followed."""
+    told = [
+        visit
+        for visit in report["visits"]
+        if visit["announced_s"] is not None and visit["admitted_s"] is not None
+    ]
+    longest = _most(visit["admitted_s"] for visit in told)
+    said = _most(visit["announced_high_s"] for visit in told)
+    across = Axis(_most(s["at_s"] for s in report["samples"]), time=True, tight=True)
+    up = Axis(max(longest, min(said, LONG * longest)), time=True)
+    panel = Panel(TOP, 220, across, up, "wait, by when they came")
+    for visit in told:
+        if visit["announced_s"] <= up.most:
+            panel.bar(visit["came_s"], visit["announced_s"], visit["announced_high_s"], "orange")
+    for visit in told:
+        panel.dot((visit["came_s"], visit["admitted_s"]), "blue")
+    beyond = sum(visit["announced_s"] > up.most for visit in told)
+    if told:
+        late = told[-len(told) // 4 :]
+        panel.name(_middle([(0, v["announced_s"]) for v in late]), "announced", "orange")
+        panel.name(_middle([(0, v["admitted_s"]) for v in late]), "waited", "blue")
+    about = f"{_people(len(told))} waited: a bar from the time announced first to its upper end"
+    about += ", a dot for the wait"
+    if beyond:
+        about += f"; {beyond} {'was' if beyond == 1 else 'were'} told more than is drawn here"
+    return card(TOP + 220 + FOOT, "Waits, and what was announced", about, [*panel.drawn()])
 
 
-def _named(number: int, name: str, colour: str) -> str:
-    """A name on the right, and its colour."""
-    x, y = WIDTH - RIGHT + 14, TOP + 12 + 18 * number
-    line = f'<line x1="{x}" x2="{x + 20}" y1="{y - 4}" y2="{y - 4}"'
-    return f'{line} stroke="{colour}" stroke-width="3"/>{_text(x + 26, y, name)}'
+def _people(number: int) -> str:
+    return "one person" if number == 1 else f"{number or 'no'} people"
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    shown = escape(words)
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="#333" text-anchor="{anchor}">{shown}</text>'
+def _most(values: Any) -> float:
+    return float(max(values, default=0))
+
+
+def _middle(points: Sequence[tuple[float, float]]) -> float:
+    """The median height of the last quarter, beside which a name stands."""
+    heights = sorted(height for _, height in points[-max(1, len(points) // 4) :])
+    return heights[len(heights) // 2]

@@ -1,12 +1,21 @@
 """A load test as it runs: a crowd, its people, and who watches; over by itself."""
 
 import asyncio
+import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 
 from admission.client import Client
 from admission.errors import AdmissionError
@@ -21,6 +30,10 @@ LOOK_EVERY_S = 1.0
 LOOK_S = 5.0  # for one answer
 LIST_MAX = 1000  # places at the front that are looked at
 LEAVE_S = 10.0  # for all who vanished together
+AWAY_S = 60.0  # without an answer to any look; longer than a failover takes, or a restart
+
+Cut = Literal["", "limit", "told", "away"]
+"""Why it ended before all were gone: it ran for so long, was told to stop, or nobody answered."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,11 @@ class Rehearsal:
         self.people: list[Person] = []
         self.model = target.model or ""
         self.seconds = 0.0
-        self.cut = False
+        self.cut: Cut = ""
+        self.over = False
         self.told_to_stop = asyncio.Event()
+        self._answered_s = 0.0
+        self._away = asyncio.Event()
         self._headers = {"Authorization": f"Bearer {target.key}"}
 
     @property
@@ -56,10 +72,12 @@ class Rehearsal:
         self, *, look_on: Callable[["Rehearsal"], None], also_where_people_wait: bool = False
     ) -> None:
         """Let everybody come and go; ``look_on`` is called once a second. Ends when all are gone,
-        at the limit, or when told to stop; whatever it made is taken away on every ending.
+        at the limit, when told to stop, or when nobody answered for ``AWAY_S``; whatever it made is
+        taken away on every ending.
 
         Raises:
-            CommandError: nobody is there, the key is wrong, no model is served, or people wait.
+            CommandError: nobody is there, the key is wrong, the model is not served, or people
+                wait.
         """
         connector, jar = TCPConnector(limit=0), DummyCookieJar()
         async with (
@@ -84,6 +102,7 @@ class Rehearsal:
                 self.seconds = scene.now_s()
                 await self._clear(client)
             await self._look(http, scene)
+            self.over = True
             look_on(self)
             if not watching.cancelled():
                 watching.result()
@@ -98,15 +117,17 @@ class Rehearsal:
 
         lives = [asyncio.create_task(come(plan)) for plan in self.plans]
         everybody = asyncio.create_task(_all_of(lives))
-        stopping = asyncio.create_task(self.told_to_stop.wait())
-        tasks: set[asyncio.Task[Any]] = {everybody, stopping, *lives}
+        told = asyncio.create_task(self.told_to_stop.wait())
+        away = asyncio.create_task(self._away.wait())
+        tasks: set[asyncio.Task[Any]] = {everybody, told, away, *lives}
         try:
             await asyncio.wait(
-                {everybody, stopping}, timeout=self.limit_s, return_when=asyncio.FIRST_COMPLETED
+                {everybody, told, away}, timeout=self.limit_s, return_when=asyncio.FIRST_COMPLETED
             )
-            self.cut = not everybody.done()
-            if not self.cut:
+            if everybody.done():
                 await everybody
+            else:
+                self.cut = "told" if told.done() else "away" if away.done() else "limit"
         finally:
             for task in tasks:
                 task.cancel()
@@ -134,23 +155,28 @@ class Rehearsal:
                 " longer. Come back when nobody does, or add --yes-really."
             )
         self.watch.sampled(metrics, 0.0)
-        if not self.model:
-            models = (await self._ask(http, "/v1/models"))["data"]
-            if not models:
-                raise CommandError(f"{self.target.url} serves no model at this moment")
-            self.model = models[0]["id"]
+        models = [model["id"] for model in (await self._ask(http, "/v1/models"))["data"]]
+        if not models:
+            raise CommandError(f"{self.target.url} serves no model at this moment")
+        if self.model and self.model not in models:
+            raise CommandError(f"--model: {self.model} is not served; there is {', '.join(models)}")
+        self.model = self.model or models[0]
 
     async def _ask(self, http: ClientSession, path: str) -> dict[str, Any]:
         url, timeout = self.target.url.rstrip("/"), ClientTimeout(total=LOOK_S)
         try:
             async with http.get(url + path, headers=self._headers, timeout=timeout) as answer:
                 if answer.status != 200:
-                    text = " ".join((await answer.text(errors="replace")).split())
-                    raise CommandError(f"{url}, GET {path}: {answer.status} {text[:300]}")
+                    why = _why(await answer.text(errors="replace"))
+                    raise CommandError(f"{url}, GET {path}: {answer.status}, {why}")
                 found: dict[str, Any] = await answer.json()
                 return found
         except TimeoutError as error:
             raise CommandError(f"{url}: no answer within {LOOK_S:.0f} s") from error
+        except ClientConnectorError as error:
+            number = error.os_error.errno or 0
+            why = os.strerror(number).lower() if number > 0 else str(error.os_error)
+            raise CommandError(f"{url}: nobody answers there ({why})") from error
         except (ClientError, ValueError) as error:
             raise CommandError(f"{url}: no answer of Vestibule ({error})") from error
 
@@ -170,9 +196,19 @@ class Rehearsal:
             listed = await self._ask(http, f"/queue/status?pool={pool}&limit={LIST_MAX}")
         except CommandError:
             self.watch.missed += 1
+            if scene.now_s() - self._answered_s >= AWAY_S:
+                self._away.set()
             return
+        self._answered_s = scene.now_s()
         self.watch.sampled(metrics, scene.now_s())
         self.watch.listed(listed["queue_items"], scene.now_s())
+
+
+def _why(text: str) -> str:
+    """The detail of a problem (RFC 9457), else the text as it is, on one line."""
+    with suppress(ValueError, LookupError, TypeError):
+        text = json.loads(text)["detail"]
+    return " ".join(str(text).split())[:300] or "without a word"
 
 
 async def _all_of(lives: Sequence[asyncio.Task[None]]) -> None:

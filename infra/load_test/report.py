@@ -10,6 +10,24 @@ from infra.load_test.rehearsal import Rehearsal
 from infra.load_test.visit import Visit
 from infra.load_test.watch import Sample
 
+_CUT = {
+    "": "",
+    "limit": ", cut at its limit",
+    "told": ", told to stop",
+    "away": ", stopped: nobody answered",
+}
+_OF_A_VISIT = (
+    "user",
+    "came_s",
+    "ended",
+    "why",
+    "waited",
+    "announced_s",
+    "announced_high_s",
+    "admitted_s",
+    "gone_s",
+)
+
 
 def as_json(rehearsal: Rehearsal) -> dict[str, Any]:
     """Everything; times in seconds, spreads as of ``spread``."""
@@ -53,17 +71,17 @@ def told(report: dict[str, Any]) -> Iterator[str]:
     """The same for people, without the samples."""
     people, answers, announced = report["people"], report["answers"], report["announced"]
     how = [f"{number} {word}" for word, number in people.items() if word not in ("planned", "came")]
-    cut = ", cut at its limit" if report["cut"] else ""
     yield f"{report['url']}, pool {report['pool']}, model {report['model']}"
-    yield f"  {report['seconds']:.0f} s{cut}; {people['came']} people came: {', '.join(how)}"
+    yield f"  {'time':<12}{report['seconds']:.0f} s{_CUT[report['cut']]}"
+    yield f"  {'people':<12}{people['came']} came: {', '.join(how) or 'nobody'}"
     yield _row("admission", report["admission"], "with a slot free", 1000, "ms")
-    yield _row("hand-over", report["hand_over"], "from the grant to knowing it", 1000, "ms")
+    yield _row("hand-over", report["hand_over"], "from grant to knowing", 1000, "ms")
     yield _row("wait", report["wait"], "of who waited", 1, "s")
     if announced["told"]:
         off = announced["off"]
         yield (
             f"  {'announced':<12}off by {off['p50']:.1f} s p50, {off['p95']:.1f} p95;"
-            f" {announced['within']:.0%} of {announced['told']} came within what was named"
+            f" {announced['within']:.0%} of {announced['told']} within its upper end"
         )
     yield f"  {'answers':<12}{answers['whole']} whole{_codes(answers['other'])}"
     yield _row("first words", answers["first"], "after the message", 1000, "ms")
@@ -74,7 +92,8 @@ def told(report: dict[str, Any]) -> Iterator[str]:
         yield f"  {'not seen':<12}{report['missed_looks']} looks at the queue had no answer"
     for broken in report["broken"]:
         yield f"✗ {broken['rule']}: {broken['seen']} (after {broken['at_s']:.1f} s)"
-    yield "every invariant held" if report["ok"] else f"{len(report['broken'])} times broken"
+    seen = " as far as was seen" if report["missed_looks"] else ""
+    yield f"every invariant held{seen}" if report["ok"] else f"{len(report['broken'])} times broken"
 
 
 def spread(values: Iterable[float | None]) -> dict[str, float | None]:
@@ -150,8 +169,7 @@ def _slots(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _visit(visit: Visit) -> dict[str, Any]:
-    names = ("user", "came_s", "ended", "why", "waited", "announced_s", "admitted_s", "gone_s")
-    values = {name: getattr(visit, name) for name in names}
+    values = {name: getattr(visit, name) for name in _OF_A_VISIT}
     return {
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in values.items()
@@ -176,7 +194,7 @@ def _row(name: str, found: dict[str, Any], of: str, times: float, unit: str) -> 
 def _fairly(report: dict[str, Any]) -> Iterator[str]:
     fairness, slots = report["fairness"], report["slots"]
     alike = fairness["slot_time"]
-    index = "" if alike is None else f"; time in session alike by {alike:.2f} (Jain, 1 is the same)"
+    index = "" if alike is None else f"; slot times alike by {alike:.2f} of 1"
     yield (
         f"  {'fairness':<12}{fairness['overtaken']} of {fairness['waited']} who waited were"
         f" overtaken{index}"

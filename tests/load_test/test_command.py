@@ -3,12 +3,18 @@
 import argparse
 import asyncio
 import json
+import re
+import signal
 import socket
 import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from infra import cli
@@ -18,6 +24,8 @@ from infra.load_test import command
 from infra.load_test.chat import Said
 from infra.load_test.crowd import Crowd, Manners
 from infra.load_test.trace import read_trace
+from tests.api.calls import caller_of, until
+from tests.client.wire import Wire, wired
 from tests.conftest import DEADLINE_S, Service
 from tests.gateway.conftest import make_ready
 from tests.infra.conftest import ROOT, clean_environment
@@ -30,29 +38,107 @@ TRACE = """TIMESTAMP,ContextTokens,GeneratedTokens
 """
 
 
-async def test_the_command_ends_with_a_report(service: Service, tmp_path: Path) -> None:
+@asynccontextmanager
+async def _model(service: Service) -> AsyncIterator[None]:
+    async with TestServer(DemoModel(pause_s=0).application()) as model:
+        await make_ready(service, "w1", str(model.make_url("")).rstrip("/"), model=MODEL)
+        yield
+
+
+Started = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def started() -> AsyncIterator[Started]:
+    """``vestibule load-test`` with these words; gone when the test is over."""
+    running: list[Process] = []
+
+    async def start(state: Path, *words: str) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "infra.cli", "load-test", *words),
+            cwd=ROOT,
+            env={**clean_environment(), "VESTIBULE_STATE_DIR": str(state)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def saw(wire: Wire, verb: str) -> bool:
+    return verb in wire.seen
+
+
+async def _sit(service: Service, number: int) -> None:
+    """Wait until so many have a slot."""
+
+    async def seen() -> bool:
+        found: int = (await caller_of(service)("GET", "/queue/metrics")).json["active"]
+        return found == number
+
+    await until(seen)
+
+
+async def test_the_command_ends_with_a_report(
+    started: Started, service: Service, tmp_path: Path
+) -> None:
     await service.capacity(1)
     words = ["group", "--size", "3", "--think", "0", "--messages", "1", "--url", service.url]
     words += ["--service-key", service.service_key, "--vanish", "0", "--stop", "0"]
     words += ["--json", str(tmp_path / "new" / "report.json"), "--plots", str(tmp_path / "plots")]
-    async with TestServer(DemoModel(pause_s=0).application()) as model:
-        await make_ready(service, "w1", str(model.make_url("")).rstrip("/"), model=MODEL)
-        running = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "infra.cli", "load-test", *words),
-            cwd=ROOT,
-            env={**clean_environment(), "VESTIBULE_STATE_DIR": str(tmp_path)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+    async with _model(service):
+        running = await started(tmp_path, *words)
         async with asyncio.timeout(2 * DEADLINE_S):
             told, errors = await running.communicate()
     assert (running.returncode, errors) == (0, b"")
-    assert b"3 people came: 3 left" in told
+    assert b"3 came: 3 left" in told
     assert told.endswith(b"every invariant held\n")
     found = json.loads((tmp_path / "new" / "report.json").read_text())
     assert (found["ok"], found["wait"]["n"], found["answers"]["whole"]) == (True, 2, 3)
     for name in ("slots.svg", "waits.svg"):
         assert ElementTree.parse(tmp_path / "plots" / name).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_told_to_stop_it_writes_its_report_and_says_so(
+    started: Started, service: Service, tmp_path: Path, number: signal.Signals
+) -> None:
+    await service.capacity(1)
+    file = tmp_path / "report.json"
+    words = ["--url", service.url, "--service-key", service.service_key, "--json", str(file)]
+    async with _model(service):
+        running = await started(tmp_path, "group", "--size", "2", "--think", "60", *words)
+        await _sit(service, 1)
+        running.send_signal(number)
+        async with asyncio.timeout(DEADLINE_S):
+            told, errors = await running.communicate()
+    assert (running.returncode, errors) == (128 + number, b"")
+    assert b"told to stop" in told
+    assert json.loads(file.read_text())["cut"] == "told"
+    assert (await caller_of(service)("GET", "/queue/metrics")).json["waiting"] == 0
+    await _sit(service, 0)
+
+
+async def test_told_twice_it_is_gone_at_once(
+    started: Started, service: Service, tmp_path: Path
+) -> None:
+    async with ClientSession() as http, wired(http, service.url) as wire, _model(service):
+        wire.acts["leave"] = wire.holds_back
+        words = ["single", "ada", "--url", wire.url, "--service-key", service.service_key]
+        running = await started(tmp_path, *words, "--think", "60")
+        await _sit(service, 1)
+        running.send_signal(signal.SIGINT)
+        await until(lambda: saw(wire, "leave"))
+        running.send_signal(signal.SIGINT)
+        async with asyncio.timeout(DEADLINE_S):
+            told, _ = await running.communicate()
+    assert (running.returncode, told) == (-signal.SIGINT, b"")
 
 
 def _parsed(*words: str) -> argparse.Namespace:
@@ -81,6 +167,23 @@ def test_wrong_words(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         _parsed(*words)
     assert stop.value.code == 2
+
+
+def test_what_cannot_be_written_is_said_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VESTIBULE_STATE_DIR", str(tmp_path))
+    file = tmp_path / "file"
+    file.write_text("")
+    for words, said in (
+        (["--plots", str(file)], f"--plots: {file} cannot be written: file exists"),
+        (["--plots", "/proc/1"], "--plots: /proc/1 cannot be written"),
+        (["--json", str(file / "r.json")], f"--json: {file} cannot be written"),
+        (["--json", str(tmp_path)], f"--json: {tmp_path} is a folder"),
+    ):
+        args = _parsed("group", "--url", "http://127.0.0.1:1", "--service-key", "k", *words)
+        with pytest.raises(CommandError, match=re.escape(said)):
+            args.run(args)
 
 
 def test_shares_of_more_than_everybody() -> None:

@@ -20,6 +20,7 @@ from tests.api.calls import caller_of, until
 from tests.client.wire import wired
 from tests.conftest import DEADLINE_S, Service
 from tests.gateway.conftest import make_ready
+from tests.load_test.test_command import saw
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +104,7 @@ async def test_stop_at_the_first_words(target: Target) -> None:
 
 async def test_its_limit_ends_it_and_nobody_stays(target: Target, service: Service) -> None:
     done = await _done(target, _crowd(think_s=60.0).group(5), limit_s=0.6)
-    assert done.cut
+    assert done.cut == "limit"
     assert {visit.ended for visit in done.visits} == {"cut"}
     assert await _metrics(service) == NOBODY
 
@@ -119,7 +120,7 @@ async def test_told_to_stop_it_stops(target: Target, service: Service) -> None:
     one.told_to_stop.set()
     async with asyncio.timeout(DEADLINE_S):
         await running
-    assert one.cut
+    assert one.cut == "told"
     assert await _metrics(service) == NOBODY
 
 
@@ -139,8 +140,38 @@ async def test_where_people_wait_it_does_not_begin(target: Target, service: Serv
 
 
 async def test_a_wrong_key_is_told(target: Target) -> None:
-    with pytest.raises(CommandError, match="401"):
+    with pytest.raises(CommandError, match="401, Nobody knows this key"):
         await _done(replace(target, key="wrong"), _crowd().single("ada"))
+
+
+async def test_a_model_that_is_not_served_is_told(target: Target) -> None:
+    with pytest.raises(CommandError, match=f"--model: other is not served; there is {MODEL}"):
+        await _done(replace(target, model="other"), _crowd().single("ada"))
+
+
+async def test_nobody_there() -> None:
+    nowhere = Target("http://127.0.0.1:1", "k", "default")
+    with pytest.raises(CommandError, match=r"nobody answers there \(connection refused\)"):
+        await _done(nowhere, _crowd().single("ada"))
+
+
+async def test_a_service_that_goes_away_for_good_ends_it(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "AWAY_S", 0.3)
+    monkeypatch.setattr(rehearsal, "LEAVE_S", 0.1)
+    monkeypatch.setattr(client_turn, "LEAVE_S", 0.1)
+    async with ClientSession(connector=TCPConnector(limit=0)) as http, wired(http, target.url) as w:
+        running = asyncio.create_task(
+            _done(replace(target, url=w.url), _crowd(think_s=60.0).single("ada"), limit_s=60.0)
+        )
+        await until(lambda: saw(w, "chat"))
+        w.acts.update({verb: w.is_gone for verb in ("metrics", "status", "models", "leave")})
+        done = await running
+    found = report.as_json(done)
+    assert (found["cut"], found["people"]["cut"]) == ("away", 1)
+    assert found["missed_looks"] > 2
+    assert "nobody answered" in "\n".join(report.told(found))
 
 
 # --- lies ---------------------------------------------------------------------------------------

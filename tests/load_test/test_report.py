@@ -93,3 +93,13 @@ def test_what_broke_is_the_end_of_the_text() -> None:
     *_, sign, last = report.told(found)
     assert sign.startswith("✗ never more than capacity: 2 slots held of 1")
     assert last == "1 times broken"
+
+
+def test_no_line_is_wider_than_an_ordinary_terminal() -> None:
+    people = [_visit(0, 9_999, announced_s=1, announced_high_s=2) for _ in range(99)]
+    for ended in ("stopped", "vanished", "cut"):
+        people += [Visit("a", 0, ended=ended) for _ in range(9)]
+    people += [Visit("b", 0, ended="error", why="away"), Visit("c", 0, ended="over")]
+    found = _report(*people, samples=[(999, 999, 0, 0, 9_999)])
+    found["cut"] = "away"
+    assert [line for line in report.told(found) if len(line) > 80] == []

@@ -126,9 +126,21 @@ async def test_short_sessions_shorten_the_estimate(room_of: RoomOf) -> None:
     assert second[1] < 60_000
 
 
-async def test_one_short_session_does_not_promise_speed_to_all(room_of: RoomOf) -> None:
+async def test_a_few_short_sessions_say_enough(room_of: RoomOf) -> None:
+    room = room_of(capacity=2)
+    await live(room, *[10_000] * 5)
+    await room.sit("s1", "s2")
+    value, high = told((await queue(room, 6))[-1])
+    assert 15_000 < value < 60_000
+    assert high < 120_000
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_short_session_or_two_do_not_promise_speed_to_all(
+    room_of: RoomOf, number: int
+) -> None:
     room = room_of(capacity=1)
-    await live(room, 5_000)
+    await live(room, *[5_000] * number)
     await room.sit("s")
     [only] = await queue(room, 1)
     assert told(only)[1] > SESSION_MS / 2

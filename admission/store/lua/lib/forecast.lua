@@ -23,9 +23,9 @@ end
 -- What is known of turns: lives, drafts, patience.
 local function read_turns(running)
   local sums = learned()
-  local lives, since, longest = read_lives(running)
+  local lives, since, longest, usual = read_lives(running)
   local bin = longest / BINS
-  local share, ends = survival(lives, since, running, bin)
+  local share, ends = survival(lives, since, running, bin, usual)
   local drafts = sums.confirmed + sums.dropped
   return { bin = bin, share = share, ends = ends, longest = longest, drafts = drafts,
     no_show = sums.dropped / (drafts + PRIOR_DRAFTS),
@@ -139,7 +139,7 @@ end
 
 -- Relative variance of the rate at which slots come free, for what is known only from samples.
 local function doubt(turns, mean_ms)
-  local lives = (1 - turns.share[BINS]) ^ 2 / (turns.ends + 1)
+  local lives = (1 - turns.share[BINS]) ^ 2 / math.max(1, turns.ends)
   local shows = turns.no_show * (1 - turns.no_show) / (turns.drafts + PRIOR_DRAFTS)
   return lives + shows * ((mean_ms - turns.drop_ms) / mean_ms) ^ 2
 end
