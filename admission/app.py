@@ -15,18 +15,23 @@ from admission.api import (
     chat,
     docs,
     events,
+    fleet_events,
     health,
+    history,
+    instances,
     pages,
     pools,
     projects,
     threads,
     tickets,
+    ticks,
     usage,
     workers,
     ws,
 )
 from admission.api import keys as api_keys
 from admission.auth import Gatekeeper
+from admission.bulletin import Bulletin
 from admission.directory import Directory
 from admission.gateway import ollama, stored
 from admission.gateway import routes as gateway
@@ -49,6 +54,11 @@ ROUTES = (
     api_keys.routes,
     projects.routes,
     usage.routes,
+    history.routes,
+    ticks.routes,
+    instances.routes,
+    instances.shown,
+    fleet_events.routes,
     chat.routes,
     threads.routes,
     pages.routes,
@@ -94,6 +104,7 @@ async def create_app(
     app[keys.TURNS] = Turns(store, app[keys.DIRECTORY], settings.session_concurrency)
     app[keys.AWAY] = Away(store, settings)
     app[keys.NEWSROOM] = Newsroom(store, app[keys.TURNS].hear)
+    app[keys.BULLETIN] = Bulletin(store.fleet)
     app[keys.LEDGER] = Ledger(settings.ledger_url(), writes=False)
     app[keys.JOURNAL] = Journal(store.usage)
     app[keys.ALLOWANCES] = Allowances(store.usage, lambda: gatekeeper.keyring.limits)
@@ -105,6 +116,7 @@ async def create_app(
     app.cleanup_ctx.append(_directory)
     app.cleanup_ctx.append(_turns)
     app.cleanup_ctx.append(_newsroom)
+    app.cleanup_ctx.append(_bulletin)
     app.cleanup_ctx.append(_accounting)
     app.on_response_prepare.append(middleware.finish_headers)
     app.on_shutdown.append(_end_streams)
@@ -152,6 +164,11 @@ async def _newsroom(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+async def _bulletin(app: web.Application) -> AsyncIterator[None]:
+    async with background.running("bulletin", app[keys.BULLETIN].keep_reading):
+        yield
+
+
 async def _accounting(app: web.Application) -> AsyncIterator[None]:
     journal, allowances = app[keys.JOURNAL], app[keys.ALLOWANCES]
     async with (
@@ -165,3 +182,4 @@ async def _accounting(app: web.Application) -> AsyncIterator[None]:
 
 async def _end_streams(app: web.Application) -> None:
     app[keys.NEWSROOM].close()
+    app[keys.BULLETIN].close()

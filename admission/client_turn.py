@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -168,7 +168,9 @@ class Turn:
     async def _look(self) -> Ticket:
         """The ticket now. This poll is presence, and renews the token."""
         try:
-            return await self._calls.look(self.user_id, self._pool, self._key(), **self._named())
+            return await _whole(
+                self._calls.look(self.user_id, self._pool, self._key(), **self._named())
+            )
         except NotFound as error:
             if error.code != "ticket_unknown":
                 raise
@@ -243,8 +245,10 @@ class Turn:
         After the session's end it renews the answer, which may finish.
         """
         try:
-            ticket = await self._calls.ask_once(
-                "heartbeat", self.user_id, self._pool, self._key(), **self._named()
+            ticket = await _whole(
+                self._calls.ask_once(
+                    "heartbeat", self.user_id, self._pool, self._key(), **self._named()
+                )
             )
             finishing = ticket.finishing
         except AdmissionError as error:
@@ -305,6 +309,19 @@ class Turn:
         except (AdmissionError, TimeoutError) as error:
             code = getattr(error, "code", "away")
             logs.event(log, "turn_not_left", logging.WARNING, code=code)
+
+
+async def _whole(heartbeat: Coroutine[None, None, Ticket]) -> Ticket:
+    """Its answer. Also for who is cancelled it is whole, within LEAVE_S: one that came after the
+    leave of its chat would name the answer again, and hold the slot for half a minute."""
+    asking = asyncio.create_task(heartbeat)
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        await asyncio.wait({asking}, timeout=LEAVE_S)
+        if not asking.cancel() and not asking.cancelled():
+            asking.exception()  # nobody is left to hear of it
+        raise
 
 
 def _now_s() -> float:

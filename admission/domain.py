@@ -180,6 +180,7 @@ class Worker:
     reason: str | None
     first_seen_ms: int
     last_seen_ms: int
+    silent_ms: int = field(default=0, compare=False)  # since its last report, when it was read
     in_flight: int = 0
     queue_depth: int = 0
     upstream_key: str | None = None
@@ -188,6 +189,7 @@ class Worker:
     claimed: bool = True  # it has used the token it was given
     revoked: bool = False
     verdict: str = ""  # the scheduler's: why it may not be used, whatever it reports
+    steered: bool | None = None  # the fleet's last word: it drains, or not; None: never said
     load: dict[str, Any] | None = None
     hardware: dict[str, Any] | None = None
     agent_info: dict[str, Any] | None = None

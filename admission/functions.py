@@ -25,11 +25,13 @@ from admission import keys, logs, middleware
 from admission.api import (
     elsewhere,
     health,
+    instances,
     late,
     pools,
     projects,
     threads,
     tickets,
+    ticks,
     workers,
 )
 from admission.api import keys as api_keys
@@ -50,6 +52,8 @@ ROUTES = (
     api_keys.routes,
     projects.routes,
     threads.routes,
+    ticks.routes,
+    instances.routes,
     health.routes,
     late.routes,
     elsewhere.routes,

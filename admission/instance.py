@@ -4,7 +4,9 @@ No I/O, nothing of ours imported. The life cycle itself is the scheduler's (``sc
 admission shows it and passes commands on.
 """
 
+import hashlib
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -75,6 +77,7 @@ class Instance(Struct, frozen=True, omit_defaults=True):
     address: str = ""  # host of its agent, "" until it is known
     error_code: str = ""  # STARTUP_TIMEOUT, … ; what led to the failure, kept to the end
     error: str = ""  # the same in words
+    tried_ms: int | None = None  # its launch, the last time: from then on it may exist
     launched_ms: int | None = None  # billed from here
     ready_ms: int | None = None  # for the first time
     drain_by_ms: int | None = None  # its running requests are given until then
@@ -95,3 +98,61 @@ class Event(Struct, frozen=True, omit_defaults=True):
     progress: int = 0
     ok: bool = True
     detail: dict[str, Any] = field(default_factory=dict)  # flat; never a secret
+
+
+class Offer(Struct, frozen=True):
+    """A machine that may be ordered, cheapest first where a provider lists several."""
+
+    type: str
+    zone: str
+    market: str
+    price_per_hour: float | None  # None: nothing is billed
+    currency: str = "USD"
+    slots: int = 1  # requests that one such worker runs well at once
+    source: str = ""  # of the price: a page or file, and its date
+
+
+class Kind(StrEnum):
+    """What may be asked of the fleet."""
+
+    PROVISION = "provision"
+    DRAIN = "drain"
+    RESUME = "resume"
+    TERMINATE = "terminate"
+    ARCHIVE = "archive"
+
+
+class Command(Struct, frozen=True, omit_defaults=True):
+    """What somebody wants of the fleet. It is taken once, together with all that it changes.
+
+    Whoever asks for new instances chooses their ids, so that they can be followed at once, and a
+    command that is said twice means the same machines.
+    """
+
+    id: str  # said again within 24 h it is the same command
+    kind: Kind
+    at_ms: int
+    asked_by: str  # the id of an admin's key, "autoscaler", …
+    instances: tuple[str, ...]  # of a provision: the new ones, COMMAND_INSTANCES_MAX at most
+    order: Order | None = None  # of a provision, for each of them
+    drain_s: int | None = None  # of drain and terminate; None: what the settings say, 0: at once
+    reason: str = ""
+
+
+COMMAND_INSTANCES_MAX = 50
+ASKABLE: Mapping[Kind, frozenset[State]] = {
+    Kind.DRAIN: frozenset({State.READY, State.DRAINING}),
+    Kind.RESUME: frozenset({State.DRAINING}),
+    Kind.TERMINATE: frozenset(State) - {State.TERMINATING, State.TERMINATED, State.ARCHIVED},
+    Kind.ARCHIVE: frozenset({State.TERMINATED}),
+}
+"""In which states the life cycle has room for it (``scheduler.fleet.table``); a provision needs no
+instance."""
+
+
+def instance_ids(provider: str, command_id: str, count: int) -> tuple[str, ...]:
+    """Ids for the machines of a provision: the same ones when the same command is said again."""
+    digests = (
+        hashlib.sha256(f"{command_id} {number}".encode()).hexdigest() for number in range(count)
+    )
+    return tuple(f"{provider[:40]}-{digest[:12]}" for digest in digests)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from admission.accounting.journal import Journal
     from admission.accounting.ledger import Ledger
     from admission.auth import Gatekeeper
+    from admission.bulletin import Bulletin
     from admission.directory import Directory
     from admission.gateway.away import Away
     from admission.gateway.connection import Connections
@@ -33,6 +34,7 @@ ROSTER: "web.AppKey[Roster]" = web.AppKey("roster")
 DIRECTORY: "web.AppKey[Directory]" = web.AppKey("directory")  # the same, with what runs where
 THREADS: "web.AppKey[ThreadStore]" = web.AppKey("threads")
 NEWSROOM: "web.AppKey[Newsroom]" = web.AppKey("newsroom")
+BULLETIN: "web.AppKey[Bulletin]" = web.AppKey("bulletin")
 SETTINGS: "web.AppKey[Settings]" = web.AppKey("settings")
 REQUEST_ID = web.RequestKey("request_id", str)  # kept in the request
 ANSWER_BEGUN = web.RequestKey("answer_begun", bool)  # its head has gone out: it can only be cut

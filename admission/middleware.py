@@ -21,7 +21,7 @@ from admission.keys import GATEKEEPER, RATES, REQUEST_ID, SETTINGS
 REQUEST_ID_HEADER = "X-Request-Id"
 ALLOWED_HEADERS = (
     "Authorization, Content-Type, X-Request-Id, X-Vestibule-Wait, X-Vestibule-Message,"
-    " X-Vestibule-Ticket"
+    " X-Vestibule-Ticket, Idempotency-Key, Last-Event-ID"
 )
 PREFLIGHT_AGE_S = 600  # how long a browser need not ask again; Chrome allows two hours at most
 # What machines call at their own pace: workers' reports, and whoever watches this process.

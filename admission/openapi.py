@@ -12,8 +12,10 @@ from pydantic.json_schema import models_json_schema
 
 from admission.accounting.limits import OF
 from admission.accounting.record import DIMENSIONS, SPANS
+from admission.api.instances import DRAIN_MAX_S
 from admission.api.threads import THREAD_ID
 from admission.domain import POOL_NAME, USER_ID, WORKER_ID, Status
+from admission.instance import INSTANCE_ID, State
 from admission.operations import OPERATIONS, Operation
 from admission.pages import ASSETS
 from admission.pages.words import LANGUAGES
@@ -74,6 +76,49 @@ VIEWS: dict[str, dict[str, str]] = {
         "instance_id": "string?", "engine": "object?",
     },
     "Workers": {"workers": "[]Worker"},
+    "Tick": {
+        "name": "string", "holder": "string?", "epoch": "integer", "period": "number",
+        "next_due": "instant", "running_since": "instant?", "last_run": "instant?",
+        "last_duration": "number?", "last_success": "instant?", "last_error": "string?",
+        "last_error_at": "instant?", "runs": "integer", "failures": "integer",
+    },
+    "Ticks": {"ticks": "[]Tick"},
+    "HistoryRow": {
+        "begin": "instant", "pool": "string", "worker": "string?", "ready": "number",
+        "slots": "number", "busy": "number", "use": "number?", "waiting": "number",
+        "waiting_max": "integer", "estimated_wait": "number?", "gpu_load": "number?",
+        "gpu_memory": "number?", "requests": "integer", "completion_tokens": "integer",
+        "queued": "number?", "first_token": "number?", "duration": "number?",
+    },
+    "History": {"step": "integer", "history": "[]HistoryRow"},
+    "Volume": {
+        "provider_volume_id": "string", "volume_type": "string", "size_gb": "integer",
+        "is_boot": "boolean", "delete_on_terminate": "boolean", "state": "string",
+        "deleted_at": "instant?",
+    },
+    "Instance": {
+        "instance_id": "string", "state": "string", "pending": "boolean", "progress": "integer",
+        "version": "integer", "provider": "string", "pool": "string", "type": "string",
+        "zone": "string", "market": "string", "model": "string", "options": "object",
+        "price_per_hour": "number?", "currency": "string", "asked_by": "string",
+        "provider_id": "string", "address": "string", "error_code": "string?", "error": "string?",
+        "requested_at": "instant", "since": "instant", "moved_at": "instant",
+        "launched_at": "instant?", "ready_at": "instant?", "drain_by": "instant?",
+        "ended_at": "instant?", "volumes": "[]Volume",
+    },
+    "Instances": {"instances": "[]Instance"},
+    "FleetLine": {
+        "instance_id": "string", "at": "instant", "version": "integer", "name": "string",
+        "source": "string?", "target": "string?", "reason": "string", "progress": "integer",
+        "ok": "boolean", "detail": "object",
+    },
+    "Accepted": {"command_id": "string", "kind": "string", "instances": "[]string"},
+    "Offer": {
+        "type": "string", "zone": "string", "market": "string", "price_per_hour": "number?",
+        "currency": "string", "slots": "integer", "source": "string",
+    },
+    "Offered": {"provider": "string", "asked_at": "instant", "offers": "[]Offer"},
+    "Offers": {"providers": "[]Offered"},
     "Key": {
         "id": "string", "kind": "string", "label": "string", "user": "string?",
         "project": "string?", "priority": "string?", "created_at": "instant",
@@ -116,6 +161,7 @@ VIEWS: dict[str, dict[str, str]] = {
 LARGER: dict[str, tuple[str, dict[str, str]]] = {
     "TicketWithToken": ("Ticket", {"token": "string"}),
     "ThreadWithMessages": ("Thread", {"messages": "[]Message"}),
+    "InstanceWithHistory": ("Instance", {"history": "[]FleetLine"}),
     "NewKey": ("Key", {"key": "string"}),
     "Pool": (
         "Metrics",
@@ -136,7 +182,7 @@ WORDS = {
     503: "Nothing to change: try again later",
     504: "The model server did not answer in time",
 }
-GOOD = {101: "Switched", 200: "Done", 201: "Made", 303: "Look there"}
+GOOD = {101: "Switched", 200: "Done", 201: "Made", 202: "It is asked for", 303: "Look there"}
 MEDIA = {
     "json": ("application/json",),
     "table": ("application/json", "text/csv"),
@@ -154,6 +200,7 @@ _ID: dict[str, Any] = {
 }
 PATH: dict[str, dict[str, Any]] = {
     "user_id": {"type": "string", "pattern": f"^{USER_ID.pattern}$"},
+    "instance_id": {"type": "string", "pattern": f"^{INSTANCE_ID.pattern}$"},
     "pool": {"type": "string", "pattern": f"^{POOL_NAME.pattern}$"},
     "worker_id": {"type": "string", "pattern": f"^{WORKER_ID.pattern}$"},
     "name": {"type": "string", "enum": [*ASSETS]},
@@ -184,11 +231,33 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
     "by": ({"type": "string", "enum": [*DIMENSIONS]}, "What is told apart"),
     "from": (_INSTANT, "The first, or a day; without it a day, 30 days or a year back"),
     "to": (_INSTANT, "Up to here, or a day; without it now"),
+    "worker": (
+        {"type": "string", "pattern": rf"^({WORKER_ID.pattern}|\*)$"},
+        "Of this worker, or * for each; without it of the pool as a whole",
+    ),
+    "step": (
+        {"type": "integer", "minimum": 1, "maximum": 86_400, "default": 300},
+        "Seconds a row sums up",
+    ),
+    "provider": (_NAME, "Of this provider only"),
+    "state": ({"type": "string", "enum": [*State]}, "In this state only"),
+    "drain": (
+        {"type": "integer", "minimum": 0, "maximum": DRAIN_MAX_S},
+        "Seconds that its requests are given; without it what the scheduler's settings say",
+    ),
+    "force": ({"type": "boolean", "default": False}, "Give them none"),
+    "reason": ({"type": "string", "maxLength": 1024}, "As people will read it"),
     "format": ({"type": "string", "enum": ["json", "csv"], "default": "json"}, "Of the answer"),
     "project": (_NAME, "Of this project only"),
     "user": (_NAME, "Of this user only"),
     "key": (_NAME, "With the key of this id only"),
     "model": (_NAME, "Of this model only"),
+}
+HEADERS: dict[str, tuple[dict[str, Any], str]] = {
+    "Idempotency-Key": (
+        {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+        "Said again within 24 hours with the same words, the call is the same one",
+    ),
 }
 _WHO = {"user": 1, "service": 1, "admin": 1, "worker": 1, "visitor": 2}
 
@@ -236,7 +305,11 @@ def _operation(tag: str, each: Operation, names: dict[type[BaseModel], str]) -> 
         "tags": [tag],
         "summary": each.summary,
         "operationId": f"{each.method.lower()}_{each.path.strip('/').replace('/', '_')}",
-        "parameters": [*_path_parameters(each.path), *map(_query_parameter, each.query)],
+        "parameters": [
+            *_path_parameters(each.path),
+            *map(_query_parameter, each.query),
+            *map(_header_parameter, each.headers),
+        ],
         "responses": _responses(each),
         "security": [{"bearer": []}, {"cookie": []}][: _WHO.get(each.who, 0)],
     }
@@ -302,6 +375,11 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 def _query_parameter(name: str) -> dict[str, Any]:
     schema, description = QUERY[name]
     return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _header_parameter(name: str) -> dict[str, Any]:
+    schema, description = HEADERS[name]
+    return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
 def _body_schemas(

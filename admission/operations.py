@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from admission import wire
-from admission.api import keys, projects, threads
+from admission.api import instances, keys, projects, threads
 
 Who = Literal["anybody", "user", "service", "admin", "worker", "visitor"]
 Answer = Literal["json", "table", "events", "html", "any", "asset", "websocket"]
@@ -34,6 +34,7 @@ class Operation:
     errors: tuple[int, ...] = ()
     media: Answer = "json"
     says: str = ""  # what a good answer is, where a schema cannot tell
+    headers: tuple[str, ...] = ()
 
 
 POOL = ("pool",)
@@ -42,6 +43,15 @@ TICKET = {200: "Ticket"}
 WAIT = ("pool", "lang", "ticket")
 USAGE_OF_PROJECT = ("span", "by", "from", "to", "user", "key", "model", "format")
 USAGE = (*USAGE_OF_PROJECT, "project")
+INSTANCES = ("pool", "provider", "state", *PAGED)
+ONCE = ("Idempotency-Key",)
+FLEET_EVENTS = (
+    "Server-Sent Events: `event: fleet`, data = the view FleetLine (a transition or an action) with"
+    " the Instance after it as instance, or null; from now on, or after Last-Event-ID; `event: gap`"
+    " when some in between are gone; a comment every 15 s. Other kinds of events may come to stand"
+    " beside these."
+)
+HISTORY = ("pool", "worker", "from", "to", "step", "format")
 TICKET_EVENTS = (
     "Server-Sent Events: `event: ticket`, data = the view Ticket, increasing ids. A snapshot first,"
     " then each change, disconnected last; a comment every 15 s. Being attached is presence."
@@ -164,6 +174,10 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
         Operation("POST", "/admin/queue/cancel/{user_id}", "Take a user out, and cut what runs",
                   "admin", {200: "Left"}, wire.CancelBody, POOL, (404,)),
         Operation("GET", "/admin/workers", "The workers", "admin", {200: "Workers"}),
+        Operation("GET", "/admin/ticks", "The scheduler's duties: who does each, how the last run"
+                  " went", "admin", {200: "Ticks"}),
+        Operation("GET", "/admin/history", "How busy, ready and fast a pool, or its workers, were",
+                  "admin", {200: "History"}, None, HISTORY, (), "table"),
         Operation("POST", "/admin/workers/{worker_id}/drain", "No new requests for a worker",
                   "admin", {200: "Draining"}, None, POOL, (404,)),
         Operation("POST", "/admin/workers/{worker_id}/rotate", "New secrets for a worker, at its"
@@ -172,6 +186,30 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
                   "admin", {200: "Released"}, None, POOL, (404,)),
         Operation("DELETE", "/admin/workers/{worker_id}", "Revoke a worker, which may not come"
                   " back until it is released", "admin", {200: "Revoked"}, None, POOL, (404,)),
+    ),
+    "Fleet": (
+        Operation("GET", "/admin/instances", "The machines there are, and those asked for; with"
+                  " state=archived those that were", "admin", {200: "Instances"}, None, INSTANCES),
+        Operation("POST", "/admin/instances", "Order machines; what is left out is that of the"
+                  " cheapest offer", "admin", {202: "Accepted"}, instances.ProvisionBody, (),
+                  (404, 409), headers=ONCE),
+        Operation("GET", "/admin/instances/offers", "What each provider offers, at what price",
+                  "admin", {200: "Offers"}),
+        Operation("GET", "/admin/instances/{instance_id}", "One of them, with its disks and its"
+                  " history", "admin", {200: "InstanceWithHistory"}, None, (), (404,)),
+        Operation("DELETE", "/admin/instances/{instance_id}", "End it, its disks too, once its"
+                  " requests have finished", "admin", {202: "Accepted"}, None,
+                  ("drain", "force", "reason"), (404, 409), headers=ONCE),
+        Operation("POST", "/admin/instances/{instance_id}/drain", "Nothing new for it; it finishes"
+                  " what runs", "admin", {202: "Accepted"}, instances.DrainBody, (), (404, 409),
+                  headers=ONCE),
+        Operation("POST", "/admin/instances/{instance_id}/resume", "It gets requests again",
+                  "admin", {202: "Accepted"}, instances.ReasonBody, (), (404, 409), headers=ONCE),
+        Operation("POST", "/admin/instances/{instance_id}/archive", "Out of sight, when it is"
+                  " gone", "admin", {202: "Accepted"}, instances.ReasonBody, (), (404, 409),
+                  headers=ONCE),
+        Operation("GET", "/admin/events", "What happens to the fleet, live",
+                  "admin", {200: ""}, media="events", says=FLEET_EVENTS),
     ),
     "Keys": (
         Operation("POST", "/admin/keys", "A new key; its text is told this once",

@@ -112,6 +112,12 @@ class Settings(BaseModel):
         alias="VESTIBULE_DEMO",
         description="off: `vestibule up` waits for workers that register, without a demo model",
     )
+    fleet: Path | None = Field(
+        None,
+        alias="VESTIBULE_FLEET",
+        description="TOML file that says where machines come from and which pools they follow;"
+        " none: only workers that come by themselves",
+    )
     auth: Switch = Field(
         True, alias="VESTIBULE_AUTH", description="off only when listening on loopback"
     )
@@ -288,6 +294,18 @@ class Settings(BaseModel):
         2_592_000,
         alias="VESTIBULE_ACCOUNTING_RETENTION",
         description="seconds SQL keeps single requests; their sums stay",
+    )
+    history_interval: int = Field(
+        60,
+        alias="VESTIBULE_HISTORY_INTERVAL",
+        ge=10,
+        le=3600,
+        description="seconds between two rows of the history of pools and workers in SQL",
+    )
+    history_retention: Seconds = Field(
+        2_592_000,
+        alias="VESTIBULE_HISTORY_RETENTION",
+        description="seconds SQL keeps these rows, and the fleet's past",
     )
 
     def ledger_url(self) -> str:

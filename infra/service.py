@@ -24,7 +24,7 @@ from admission.store.connection import UnfitServer, check_server, open_redis
 from admission.store.redis_store import RedisStore
 from admission.store.usage_store import UsageStore
 from infra.errors import CommandError
-from scheduler.accounts import Accounts
+from scheduler.books import Books
 
 # New objects until the collector looks at them. Python's own 700 is for programs that make few; a
 # request makes hundreds, nearly all of them free again without it (3 % of a request's time).
@@ -87,8 +87,8 @@ async def _usage(store: RedisStore, settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def accounts_of(store: RedisStore, settings: Settings) -> AsyncIterator[Accounts]:
-    """The accounting's way from Redis into SQL, for the ticks.
+async def books_of(store: RedisStore, settings: Settings) -> AsyncIterator[Books]:
+    """What is brought from Redis into SQL, for the ticks.
 
     Raises:
         CommandError: the database must not be used. One that does not answer is waited for.
@@ -101,7 +101,7 @@ async def accounts_of(store: RedisStore, settings: Settings) -> AsyncIterator[Ac
     except LedgerUnavailable as error:
         logs.event(log, "ledger_away", logging.WARNING, why=error)
     try:
-        yield Accounts(store.usage, ledger, settings.accounting_retention)
+        yield Books.of(store, store.usage, ledger, settings)
     finally:
         ledger.close()
 

@@ -14,6 +14,7 @@ import msgspec
 from admission import logs
 from admission.accounting.ledger import Ledger
 from admission.accounting.record import Record
+from admission.store.fence import Fence
 from admission.store.usage_store import UsageStore
 
 BATCH = 500
@@ -31,11 +32,11 @@ class Accounts:
     def __init__(self, store: UsageStore, ledger: Ledger, retention_s: int) -> None:
         self._store, self._ledger, self._retention_s = store, ledger, retention_s
 
-    async def drain(self) -> None:
-        """``drain_tick``."""
-        await drain_tick(self._store, self._ledger)
+    async def drain(self, _: Fence) -> int | None:
+        """``drain_tick``; at once again while something waits."""
+        return None if await drain_tick(self._store, self._ledger) else 0
 
-    async def prune(self) -> None:
+    async def prune(self, _: Fence) -> None:
         """``prune_tick`` of what is older than it is kept."""
         before = datetime.now(UTC) - timedelta(seconds=self._retention_s)
         await prune_tick(self._store, self._ledger, round(before.timestamp() * 1000))

@@ -1,36 +1,33 @@
-"""Runs the ticks with APScheduler. Wiring only: the duties are in ``ticks`` and ``probe``.
+"""Runs the ticks with APScheduler, under their leases. Wiring only: what there is to do stands in
+``table``, who may do it in ``leases``.
 
-Any number of clockworks may run over one Redis: each tick is one atomic script.
+Any number of clockworks may run over one Redis; one leads. A job is on only while the lease of its
+tick is held here. Expire and announce, atomic scripts that may run anywhere at once, have leases
+like all others: they are kept between the runs and told of in one beat, so that a tick at the next
+deadline costs no call more than it did, and those who do not lead make one call a second instead of
+three. The price: who leads and is killed leaves the others waiting for at most one lease.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-from aiohttp import ClientSession
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from admission import logs
-from admission.accounting.ledger import LedgerUnavailable, UnfitLedger
+from admission import background
 from admission.errors import StoreUnavailable
 from admission.settings import Upstream
 from admission.store.redis_store import RedisStore
-from scheduler.accounts import Accounts
-from scheduler.probe import agents_tick, probe_tick
-from scheduler.ticks import announce_tick, expire_tick, workers_tick
+from scheduler.leases import Leases
+from scheduler.table import table
+from scheduler.tick import Tick
 
-TICK_S = 1.0  # a tick runs at the next deadline, at latest every second (DESIGN section 4)
-AT_ONCE_MS = 10
-WORKERS_S = 5.0
-PROBE_S = 5.0
-AGENTS_S = 10.0
-PRUNE_S = 600.0
+if TYPE_CHECKING:
+    from scheduler.books import Books
 
-Duty = tuple[Callable[[], Awaitable[None]], float]  # what is done, every so many seconds
-
-log = logging.getLogger(__name__)
+AT_ONCE_MS = 10  # not at once: APScheduler skips a job that has not returned yet
 
 
 @asynccontextmanager
@@ -38,77 +35,85 @@ async def running(
     store: RedisStore,
     upstreams: Sequence[Upstream],
     agent_sha256: str | None = None,
-    accounts: Accounts | None = None,
+    books: "Books | None" = None,
+    also: Sequence[Tick] = (),
 ) -> AsyncIterator[None]:
-    """The ticks run while this is open. ``agent_sha256``: the only agent file to use. Without
-    ``accounts`` what was used stays in Redis."""
-    scheduler = AsyncIOScheduler(timezone=UTC)
-    async with ClientSession() as session:
+    """The ticks run while this is open.
 
-        async def expire() -> None:
-            next_ms = await expire_tick(store)
-            if next_ms is not None and next_ms < TICK_S * 1000:
-                # Not at once: APScheduler skips a job that has not returned yet.
-                at = datetime.now(UTC) + timedelta(milliseconds=max(next_ms, AT_ONCE_MS))
-                scheduler.modify_job("expire", next_run_time=at)
-
-        async def announce() -> None:
-            await announce_tick(store, pace_ms=round(TICK_S * 800))  # of whichever clockwork
-
-        async def workers() -> None:
-            await workers_tick(store)
-
-        async def probe() -> None:
-            await probe_tick(store, upstreams, session)
-
-        async def agents() -> None:
-            await agents_tick(store, agent_sha256, session)
-
-        duties: list[Duty] = [
-            (expire, TICK_S),
-            (announce, TICK_S),
-            (workers, WORKERS_S),
-            (agents, AGENTS_S),
-        ]
-        if accounts:
-            duties += [(accounts.drain, TICK_S), (accounts.prune, PRUNE_S)]
-        if upstreams:
-            duties.append((probe, PROBE_S))
-        _add(scheduler, duties)
-        scheduler.start()
-        try:
+    Args:
+        agent_sha256: the only agent file to use.
+        books: without them what was used stays in Redis, and there is no history.
+        also: ticks of whoever composes.
+    """
+    async with table(store, upstreams, agent_sha256, books) as ticks:
+        clockwork = Clockwork(Leases(store.ticks, [*ticks, *also]), [*ticks, *also])
+        async with clockwork.running():
             yield
-        finally:
-            scheduler.shutdown(wait=False)
 
 
-def _add(scheduler: AsyncIOScheduler, duties: list[Duty]) -> None:
-    for duty, seconds in duties:
-        scheduler.add_job(
-            _guarded(duty),
-            "interval",
-            id=duty.__name__,
-            seconds=seconds,
-            next_run_time=datetime.now(UTC),
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-        )
+class Clockwork:
+    """Turns the ticks whose leases are held here."""
 
+    def __init__(self, leases: Leases, ticks: Sequence[Tick]) -> None:
+        self._leases, self._ticks = leases, ticks
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._running: set[asyncio.Task[None]] = set()
 
-def _guarded(duty: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """One failing tick is logged and tried again at its next time; it stops no other."""
-
-    async def run() -> None:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The ticks run while this is open; then the leases are left."""
+        for tick in self._ticks:
+            self._scheduler.add_job(
+                self._run,
+                "interval",
+                [tick],
+                id=tick.name,
+                seconds=tick.period_s,
+                next_run_time=None,
+                coalesce=True,
+                max_instances=1,
+                misfire_grace_time=None,
+            )
+        self._scheduler.start()
         try:
-            await duty()
+            async with background.running("leases", lambda: self._leases.keep(self._follow)):
+                yield
+        finally:
+            self._scheduler.shutdown(wait=False)
+            await self._end()
+            with suppress(StoreUnavailable):
+                await self._leases.release()
+
+    async def _end(self) -> None:
+        """What was cancelled may still hold a connection that is about to be closed."""
+        while self._running:
+            for task in self._running:
+                task.cancel()
+            await asyncio.wait(self._running, timeout=0.02)
+
+    def _follow(self) -> None:
+        """A job is on while its lease is held here, and goes on when it is due."""
+        for tick in self._ticks:
+            is_on = self._scheduler.get_job(tick.name).next_run_time is not None
+            is_held = self._leases.epoch(tick) is not None
+            if is_held and not is_on:
+                self._next(tick, self._leases.due_in_ms(tick))
+            elif is_on and not is_held:
+                self._scheduler.pause_job(tick.name)
+
+    async def _run(self, tick: Tick) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            run = await self._leases.run(tick)
         except asyncio.CancelledError:
             return  # the clockwork stops; APScheduler would log it as a failure
-        except StoreUnavailable:
-            logs.event(log, "tick_without_store", logging.WARNING, tick=duty.__name__)
-        except (LedgerUnavailable, UnfitLedger) as error:
-            logs.event(log, "tick_without_ledger", logging.WARNING, tick=duty.__name__, why=error)
-        except Exception:  # noqa: BLE001 - the outermost place of a tick
-            log.exception("tick_failed tick=%s", duty.__name__)
+        finally:
+            self._running.discard(task)
+        if run is not None and self._leases.epoch(tick):
+            self._next(tick, self._leases.due_in_ms(tick))
 
-    return run
+    def _next(self, tick: Tick, in_ms: float) -> None:
+        at = datetime.now(UTC) + timedelta(milliseconds=max(in_ms, AT_ONCE_MS))
+        self._scheduler.modify_job(tick.name, next_run_time=at)

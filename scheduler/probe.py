@@ -1,5 +1,5 @@
-"""Asks static upstreams whether they live, as they have no agent to report for them, and agents
-which file they run, as a report could come from another.
+"""Asks static upstreams whether they live, as they have no agent to report for them; and agents
+which file they run, as a report could come from another, and whether they live once silent.
 """
 
 import asyncio
@@ -8,14 +8,22 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, ServerFingerprintMismatch
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ServerFingerprintMismatch,
+)
 
 from admission import logs
 from admission.domain import DEFAULT_POOL, Worker, WorkerReport
 from admission.settings import Upstream
 from admission.small_answer import read_small
 from admission.store.redis_store import RedisStore
+from admission.store.registry import SILENT_MS
 from admission.worker_tls import ssl_of
 
 PROBE_TIMEOUT_S = 3.0
@@ -72,16 +80,23 @@ async def _probe(upstream: Upstream, session: ClientSession) -> tuple[tuple[str,
 
 
 async def agents_tick(store: RedisStore, wanted: str | None, session: ClientSession) -> None:
-    """Keep agents out that run another file than the operator's (``WORKER_AGENT_SHA256``).
+    """Keep agents out that run another file than the operator's (``WORKER_AGENT_SHA256``), and see
+    of those that are silent whether they live.
 
-    Each is asked at the address where requests would go. One that does not answer is left as it is:
-    its heartbeats tell of that, and they are younger. ``wanted``: 64 hex digits; None for any.
+    Each is asked at the address where requests would go. One that reports and does not answer is
+    left as it is: its heartbeats outrank a probe (DESIGN section 9). One that is silent stays in
+    use while ``/info`` is right and ``/readyz`` says yes. ``wanted``: 64 hex digits; None for any.
     """
     room = asyncio.Semaphore(AGENTS_AT_ONCE)
 
     async def judge(worker: Worker) -> None:
+        is_silent = worker.claimed and worker.silent_ms >= SILENT_MS
+        verdict: str | None = ""
         async with room:
-            verdict = await _verdict(worker, wanted, session) if wanted else ""
+            if wanted or is_silent:
+                verdict = await _verdict(worker, wanted, session)
+            if is_silent and not verdict:
+                await _vouch(store, worker, session, known=verdict is not None)
         if verdict is None or verdict == worker.verdict:
             return
         if await store.judge_worker(worker.pool, worker.worker_id, verdict):
@@ -93,15 +108,29 @@ async def agents_tick(store: RedisStore, wanted: str | None, session: ClientSess
         await asyncio.gather(*(judge(worker) for worker in agents))
 
 
-async def _verdict(worker: Worker, wanted: str, session: ClientSession) -> str | None:
+async def _vouch(store: RedisStore, worker: Worker, session: ClientSession, *, known: bool) -> None:
+    """``known``: who it is; else nothing it says counts."""
+    problem = await _problem(worker, session) if known else "/info does not answer"
+    ready = await store.vouch_worker(worker.pool, worker.worker_id, problem)
+    if ready is not None:
+        level = logging.INFO if ready else logging.WARNING
+        what = {"ready": ready, "reason": problem or None}
+        logs.event(log, "silent_agent", level, worker_id=worker.worker_id, **what)
+
+
+async def _problem(worker: Worker, session: ClientSession) -> str:
+    """Why it may not be used, by its ``/readyz``; "" when it may."""
+    try:
+        async with _asking(worker, "/readyz", session) as answer:
+            return "" if answer.status == 200 else f"/readyz answers {answer.status}"
+    except (ClientError, TimeoutError, OSError) as error:
+        return f"/readyz does not answer: {type(error).__name__}"
+
+
+async def _verdict(worker: Worker, wanted: str | None, session: ClientSession) -> str | None:
     """What speaks against the worker, "" for nothing; None when it does not tell."""
     try:
-        async with session.get(
-            f"{worker.url}/info",
-            timeout=ClientTimeout(total=PROBE_TIMEOUT_S),
-            allow_redirects=False,
-            ssl=ssl_of(worker),
-        ) as answer:
+        async with _asking(worker, "/info", session) as answer:
             if answer.status != 200:
                 return None
             said = json.loads(await read_small(answer.content.iter_any()))
@@ -112,4 +141,17 @@ async def _verdict(worker: Worker, wanted: str, session: ClientSession) -> str |
         return None
     if name != worker.worker_id:
         return "/info answers as another worker"
-    return "" if checksum == wanted else f"agent checksum at /info is {checksum[:64]}, not {wanted}"
+    if wanted in (None, checksum):
+        return ""
+    return f"agent checksum at /info is {checksum[:64]}, not {wanted}"
+
+
+def _asking(
+    worker: Worker, path: str, session: ClientSession
+) -> AbstractAsyncContextManager[ClientResponse]:
+    return session.get(
+        worker.url + path,
+        timeout=ClientTimeout(total=PROBE_TIMEOUT_S),
+        allow_redirects=False,
+        ssl=ssl_of(worker),
+    )

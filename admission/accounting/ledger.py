@@ -27,11 +27,13 @@ from sqlalchemy import (
     make_url,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from admission import logs
+from admission.accounting import history_tables, instance_tables  # noqa: F401 - known by this
 from admission.accounting.record import DIMENSIONS, SPANS, Outcome, Record
 from admission.accounting.tables import (
     SCHEMA,
@@ -147,6 +149,9 @@ class Ledger:
                 f"the accounting's database holds version {version}, this Vestibule knows"
                 f" {SCHEMA}: upgrade Vestibule"
             )
+        if version < SCHEMA and self._writes:
+            metadata.create_all(connection)  # what is new in it; no table has changed since 1
+            connection.execute(update(schema).values(version=SCHEMA))
         self._fit = True
 
     @contextmanager

@@ -15,8 +15,11 @@ from sqlalchemy import (
 
 from admission.accounting.record import DIMENSIONS
 
-SCHEMA = 1
-"""Version of everything below. A service refuses a newer one, and upgrades an older one."""
+SCHEMA = 2
+"""Version of everything below. A service refuses a newer one, and upgrades an older one.
+
+1: the accounting. 2: also the fleet's past (``instance_tables``) and samples (``history_tables``).
+"""
 
 metadata = MetaData()
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from admission import views, wire
 from admission.api import access, tickets
 from admission.asked import Asked
+from admission.auth import Kind
 from admission.errors import NotHere
 from admission.keys import GATEKEEPER, STORE
 from admission.outcomes import Unknown
@@ -33,6 +34,12 @@ async def follow(request: Asked) -> web.Response:
         retry_after_s=tickets.whole_seconds(after_s),
         extra={"poll": {"path": f"/queue/status/{user}", "after": round(after_s, 3)}, **view},
     )
+
+
+@routes.get("/admin/events")
+async def fleet_events(request: Asked) -> web.Response:
+    access.must_be(request, Kind.ADMIN)
+    raise NotHere("A function gives no streams: ask GET /admin/instances again.")
 
 
 @routes.route("*", "/v1")

@@ -3,11 +3,9 @@
 The stream is presence: while it is open the place is kept (DESIGN section 4, invariant 9).
 """
 
-import asyncio
 import re
 
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
 
 from admission.api import streams
 from admission.domain import Status
@@ -24,22 +22,12 @@ routes = web.RouteTableDef()
 @routes.get("/queue/events/{user_id}")
 async def events(request: web.Request) -> web.StreamResponse:
     async with streams.opened(request) as (first, told):
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream",
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",  # nginx would hold the events back
-            }
-        )
-        response.force_close()  # nothing else is sent over a connection that is bound like this
-        transport = streams.bound(request)
-        writer = await response.prepare(request)
-        assert writer is not None
-        stream = _Stream(writer, transport, after=_last_id(request))
+        response, put = await streams.begun(request)
+        stream = _Stream(put, after=_last_id(request))
         await stream.send(first, retry_ms=RETRY_MS)
         async for news in told:
             if news is None:
-                await stream.write(b": ping\n\n")
+                await put(b": ping\n\n")
             elif news.ticket.status is Status.DISCONNECTED:
                 await stream.send(news, retry_ms=RETRY_ENDED_MS)
             else:
@@ -56,29 +44,11 @@ def _last_id(request: web.Request) -> int:
 class _Stream:
     """Writes each change once, with an increasing id."""
 
-    def __init__(
-        self, writer: AbstractStreamWriter, transport: asyncio.WriteTransport, after: int
-    ) -> None:
-        self._writer, self._transport, self._id = writer, transport, after
+    def __init__(self, put: streams.Put, after: int) -> None:
+        self._put, self._id = put, after
 
     async def send(self, news: News, *, retry_ms: int | None = None) -> None:
         self._id += 1
         retry = f"retry: {retry_ms}\n" if retry_ms else ""
         event = f"{retry}id: {self._id}\nevent: ticket\ndata: {streams.view(news)}\n\n"
-        await self.write(event.encode())
-
-    async def write(self, block: bytes) -> None:
-        """Returns when the client has room for more; one that never has is let go.
-
-        Raises:
-            ConnectionResetError: the client is gone, or was let go.
-        """
-        await self._writer.write(block)
-        if not self._transport.get_write_buffer_size():
-            return
-        try:
-            async with asyncio.timeout(streams.WRITE_S):
-                await self._writer.drain()
-        except TimeoutError:
-            self._transport.abort()
-            raise ConnectionResetError("the client does not read") from None
+        await self._put(event.encode())

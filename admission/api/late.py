@@ -2,15 +2,20 @@
 a function's package may be without.
 """
 
+from collections.abc import Awaitable, Callable
+from importlib import import_module
 from importlib.metadata import version
+from typing import cast
 
 from aiohttp import web
 
-from admission.api import access, elsewhere
+from admission.api import access, elsewhere, instances
 from admission.asked import Asked
 from admission.auth import Kind
-from admission.errors import NotHere
+from admission.errors import BadInput, NotHere
 from admission.keys import LEDGER, SETTINGS
+
+Handler = Callable[[Asked], Awaitable[web.StreamResponse]]
 
 routes = web.RouteTableDef()
 
@@ -22,7 +27,7 @@ async def openapi(request: Asked) -> web.Response:
 
     missing = {each.handler for each in elsewhere.routes if isinstance(each, web.RouteDef)}
     if request.app[SETTINGS].database_url is None:
-        missing |= {usage, models, usage_of_project}
+        missing |= {usage, models, usage_of_project, history}
     here = frozenset(
         (route.method, route.resource.canonical)
         for route in request.app.router.routes()
@@ -46,8 +51,39 @@ async def usage_of_project(request: Asked) -> web.StreamResponse:
     return await _of_ledger(request, "usage_of_project")
 
 
-async def _of_ledger(request: Asked, operation: str) -> web.StreamResponse:
-    """What ``api.usage`` answers, over a database that is opened for this call alone.
+@routes.get("/admin/history")
+async def history(request: Asked) -> web.StreamResponse:
+    return await _of_ledger(request, "history", "history")
+
+
+@routes.get("/admin/instances")
+async def all_instances(request: Asked) -> web.StreamResponse:
+    """
+    Raises:
+        BadInput: those that are archived are only in SQL, and there is none that it could reach.
+    """
+    if request.query.get("state") == "archived":
+        if request.app[SETTINGS].database_url is None:
+            access.must_be(request, Kind.ADMIN)
+            raise BadInput(
+                "state: those that are archived are in the accounting's database, and no"
+                " VESTIBULE_DATABASE_URL names one to this function",
+                code="no_accounting_here",
+                field="state",
+            )
+        return await _of_ledger(request, "instances", "instances")
+    return await cast(Handler, instances.instances)(request)
+
+
+@routes.get("/admin/instances/{instance_id}")
+async def instance(request: Asked) -> web.StreamResponse:
+    if request.app[SETTINGS].database_url is None:
+        return await cast(Handler, instances.instance)(request)
+    return await _of_ledger(request, "instance", "instances")
+
+
+async def _of_ledger(request: Asked, operation: str, module: str = "usage") -> web.StreamResponse:
+    """What the service answers, over a database that is opened for this call alone.
 
     Raises:
         NotHere: there is none that a function can reach, or its package cannot.
@@ -58,7 +94,8 @@ async def _of_ledger(request: Asked, operation: str) -> web.StreamResponse:
         raise _no_accounting("VESTIBULE_DATABASE_URL names no database that it could reach")
     try:
         from admission.accounting.ledger import Ledger
-        from admission.api import usage as served
+
+        served = import_module(f"admission.api.{module}")
     except ImportError as error:
         raise _no_accounting(f"its package is without {error.name}") from error
     request.app[LEDGER] = ledger = Ledger(settings.ledger_url(), writes=False)

@@ -1,11 +1,11 @@
-"""What the two transports of a ticket's changes share: who may open one, what a view says, and how
-much a client that does not read may cost.
+"""What the streams share: who may open a ticket's, what its view says, how an answer of events is
+written, and how much a client that does not read may cost.
 """
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from aiohttp import web
@@ -42,6 +42,42 @@ async def opened(request: web.Request) -> AsyncIterator[tuple[News, AsyncIterato
         if first is None:
             raise NotFound(f"{user} has no ticket.", code="ticket_unknown")
         yield first, told
+
+
+Put = Callable[[bytes], Awaitable[None]]
+
+
+async def begun(request: web.Request) -> tuple[web.StreamResponse, Put]:
+    """An answer of Server-Sent Events that has begun, and what writes one block of it: it returns
+    when the client has room for more, and lets go one that never has.
+
+    Raises:
+        ConnectionResetError: the client is gone, or (by what writes) was let go.
+    """
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",  # nginx would hold the events back
+        }
+    )
+    response.force_close()  # nothing else is sent over a connection that is bound like this
+    transport = bound(request)
+    writer = await response.prepare(request)
+    assert writer is not None
+
+    async def put(block: bytes) -> None:
+        await writer.write(block)
+        if not transport.get_write_buffer_size():
+            return
+        try:
+            async with asyncio.timeout(WRITE_S):
+                await writer.drain()
+        except TimeoutError:
+            transport.abort()
+            raise ConnectionResetError("the client does not read") from None
+
+    return response, put
 
 
 def view(news: News) -> str:

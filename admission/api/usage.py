@@ -1,35 +1,21 @@
-"""What was used, as JSON or CSV: for admins. Read from SQL in a thread, nothing is changed."""
+"""What was used, as JSON or CSV: for admins."""
 
-import asyncio
-import csv
-import io
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from admission import views
 from admission.accounting import reports
-from admission.accounting.ledger import (
-    DAY_MS,
-    Ledger,
-    LedgerUnavailable,
-    UnfitLedger,
-    begin_of,
-)
+from admission.accounting.ledger import DAY_MS, begin_of
 from admission.accounting.record import DIMENSIONS, SPANS
-from admission.api import access
+from admission.api import access, table
 from admission.api.projects import existing
 from admission.asked import Asked
 from admission.auth import Kind
-from admission.errors import BadInput, Unavailable
-from admission.keys import LEDGER
+from admission.errors import BadInput
 
 LOOK_BACK_DAYS = {"hour": 1, "day": 30, "week": 365}  # without ``from``
 TEXT_MAX = 256
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""https://owasp.org/www-community/attacks/CSV_Injection"""
 COLUMNS = (
     "begin",
     *DIMENSIONS,
@@ -44,7 +30,6 @@ COLUMNS = (
 )
 
 routes = web.RouteTableDef()
-T = TypeVar("T")
 
 
 @routes.get("/admin/usage")
@@ -56,7 +41,7 @@ async def usage(request: Asked) -> web.Response:
 @routes.get("/admin/usage/models")
 async def models(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
-    rows = await _asked(request, reports.used_models)
+    rows = await table.asked(request, reports.used_models)
     found = [
         {
             "model": row["model"],
@@ -76,53 +61,18 @@ async def usage_of_project(request: Asked) -> web.Response:
 
 
 async def _answer(request: Asked, project: str | None = None) -> web.Response:
-    form = _choice(request, "format", ("json", "csv"))
-    question = _question(request, project)
-    try:
-        found = await _asked(request, lambda ledger: reports.usage(ledger, question))
-    except reports.TooManyRows:
-        raise BadInput(
-            f"from: more than {reports.ROWS_MAX} rows; ask for less time, a longer span or no `by`",
-            field="from",
-        ) from None
+    form, question = table.form(request), _question(request, project)
+    found = await table.asked(request, lambda ledger: reports.usage(ledger, question))
     rows = [_view(row) for row in found]
     if form == "json":
         return views.answer({"span": question.span, "usage": rows})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    disposition = f'attachment; filename="usage-by-{question.span}.csv"'
-    return web.Response(
-        text=text.getvalue(),
-        content_type="text/csv",
-        headers={hdrs.CONTENT_DISPOSITION: disposition},
-    )
-
-
-def _cell(value: object) -> object:
-    """A table program takes a text that begins like this for a formula, and runs it: whoever names
-    a model would run it on the admin's machine. With an apostrophe it stays a text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-
-
-async def _asked(request: Asked, ask: Callable[[Ledger], T]) -> T:
-    try:
-        return await asyncio.to_thread(ask, request.app[LEDGER])
-    except (LedgerUnavailable, UnfitLedger) as error:
-        raise Unavailable(
-            f"The accounting's database cannot be read: {error}. See VESTIBULE_DATABASE_URL.",
-            code="ledger_unavailable",
-            retry_after_s=30,
-        ) from error
+    return table.as_csv(f"usage-by-{question.span}", COLUMNS, rows)
 
 
 def _question(request: Asked, project: str | None) -> reports.Question:
-    span = _choice(request, "span", ("day", *SPANS))
-    by = _choice(request, "by", ("", *DIMENSIONS))
-    to_ms = _instant(request, "to", datetime.now(UTC))
-    days = LOOK_BACK_DAYS[span]
-    from_ms = _instant(request, "from", None) if "from" in request.query else to_ms - days * DAY_MS
+    span = table.choice(request, "span", ("day", *SPANS))
+    by = table.choice(request, "by", ("", *DIMENSIONS))
+    from_ms, to_ms = table.span(request, LOOK_BACK_DAYS[span] * DAY_MS)
     only = {name: _text(request, name) for name in DIMENSIONS if name in request.query}
     if project is not None:
         only["project"] = project
@@ -131,36 +81,11 @@ def _question(request: Asked, project: str | None) -> reports.Question:
     )
 
 
-def _choice(request: Asked, name: str, choices: tuple[str, ...]) -> str:
-    """One of ``choices``; the first without any."""
-    given = request.query.get(name, choices[0])
-    if given not in choices:
-        named = ", ".join(dict.fromkeys(choice for choice in choices if choice))
-        raise BadInput(f"{name}: one of {named}", field=name)
-    return given
-
-
 def _text(request: Asked, name: str) -> str:
     text = request.query[name]
     if len(text) > TEXT_MAX or not text.isprintable():
         raise BadInput(f"{name}: at most {TEXT_MAX} printable characters", field=name)
     return text
-
-
-def _instant(request: Asked, name: str, default: datetime | None) -> int:
-    text = request.query.get(name)
-    try:
-        instant = default if text is None else datetime.fromisoformat(text)
-        assert instant is not None, "who gives no default has looked"
-        if instant.tzinfo is None:
-            if len(text or "") > len("2026-11-21"):  # a time of day without a zone
-                raise ValueError
-            instant = instant.replace(tzinfo=UTC)
-        return int(instant.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise BadInput(
-            f"{name}: an instant like 2026-11-21T08:00:00Z, or a day like 2026-11-21", field=name
-        ) from None
 
 
 def _view(row: dict[str, Any]) -> dict[str, Any]:

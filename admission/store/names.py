@@ -103,6 +103,11 @@ def pool_keys(pool: str) -> list[str]:
     return [pool_key(pool, key.name) for key in POOL_KEYS]
 
 
+def fleet_key(name: str) -> str:
+    """The full name of one key of the fleet."""
+    return f"vestibule:{{_global}}:fleet:{name}"
+
+
 LAYOUT_KEY = "vestibule:{_global}:layout"  # string: LAYOUT of the newest service that wrote here
 POOLS_KEY = "vestibule:{_global}:pools"  # set: the names of all pools
 
@@ -120,6 +125,21 @@ TRAFFIC_KEYS = (
     "vestibule:{_global}:outstanding_of",  # hash: a gateway's process -> its part, as JSON
     "vestibule:{_global}:outstanding_until",  # zset: that process -> until when it counts (ms)
 )
+
+TICKS_KEY = "vestibule:{_global}:ticks"  # hash: tick -> its lease and its last run, as JSON
+
+FLEET_KEYS: tuple[Key, ...] = (
+    Key("instances", "hash", "instance -> layout, version, state, and its facts as JSON"),
+    Key("lines", "hash", "instance -> the newest lines of its history, each as JSON"),
+    Key("history", "stream", "an event as JSON (e), its instance (n), the record after it (r)"),
+    Key("drained", "hash", "entry (of the history, the last in SQL), lost (counter)"),
+    Key("commands", "stream", "a command as JSON (c), until it is taken"),
+    Key("asked", "zset", "command of the last 24 h -> when it was asked (ms)"),
+    Key("words", "hash", "command of the last 24 h -> digest of what it says"),
+    Key("memory", "hash", "what a tick of the scheduler remembers, by name"),
+    Key("offers", "hash", "provider -> when it was asked (ms), and what it offered as JSON"),
+)
+"""Keys of the fleet, named ``vestibule:{_global}:fleet:<name>``."""
 
 USAGE_KEY = "vestibule:{_global}:usage"  # stream: a request as MessagePack (r), until it is in SQL
 SPENT_PREFIX = "vestibule:{_global}:spent:"  # of hashes by minute, day, month: r: or t: and whose

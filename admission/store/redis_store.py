@@ -42,12 +42,14 @@ from admission.outcomes import (
 from admission.store import names
 from admission.store.calls import Calls
 from admission.store.connection import answering
+from admission.store.fleet_store import FleetStore
 from admission.store.key_store import KeyStore
 from admission.store.news import changes
 from admission.store.rate_store import RateStore
 from admission.store.registry import Registry
 from admission.store.scripts import Reply
 from admission.store.thread_store import ThreadStore
+from admission.store.tick_store import TickStore
 from admission.store.traffic_store import TrafficStore
 from admission.store.usage_store import UsageStore
 
@@ -65,9 +67,11 @@ class RedisStore(Registry):
         """``policy`` is the service's; None in a process that only runs ticks, which takes the one
         the service left in Redis: two processes must not hold to two capacities."""
         self._redis = redis
+        self.fleet = FleetStore(redis, clock)
         self.keys = KeyStore(redis)
         self.rates = RateStore(redis)
         self.threads = ThreadStore(redis, clock)
+        self.ticks = TickStore(redis, clock)
         self.traffic = TrafficStore(redis, clock)
         self.usage = UsageStore(redis, clock)
         self._policy = policy

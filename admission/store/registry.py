@@ -13,6 +13,11 @@ from admission.store.calls import Calls
 
 WORKER_LEASE_MS = 30_000
 """How long a worker's report is good for (DESIGN section 9)."""
+SILENT_MS = 15_000
+"""An agent that reports every 5 s, and has not for so long, is asked whether it lives: in time, so
+that one which only cannot reach admission stays in use when its last report runs out."""
+VOUCHED_MS = 20_000
+"""How long its answer is good for: longer than from one question to the next."""
 
 
 class Registry:
@@ -90,6 +95,16 @@ class Registry:
             case _:
                 return None
 
+    async def steer_worker(self, pool: str, worker: str, *, draining: bool, word: int) -> bool:
+        """The fleet's wish that it drains, or does no longer; False when there is none.
+
+        ``word``: when its instance entered the state that says so, in ms. One older than the last
+        that was heard changes nothing.
+        """
+        asked = {"draining": "yes" if draining else "no", "word": word}
+        reply = await self._calls.run("steer_worker", pool, worker=worker, **asked)
+        return reply.tag != "unknown"
+
     async def rotate_worker(self, pool: str, worker: str) -> None | Unknown | Foreign:
         """Have it fetch new secrets at its next heartbeat; Foreign: a static one has none."""
         match (await self._calls.run("rotate_worker", pool, worker=worker)).tag:
@@ -113,10 +128,23 @@ class Registry:
         reply = await self._calls.run("judge_worker", pool, worker=worker, verdict=verdict)
         return reply.tag == "changed"
 
+    async def vouch_worker(self, pool: str, worker: str, problem: str) -> bool | None:
+        """What was seen of an agent that has been silent for SILENT_MS: why it may not be used, ""
+        that it may. Whether it may now, None when that is as it was."""
+        reply = await self._calls.run(
+            "vouch_worker",
+            pool,
+            worker=worker,
+            problem=problem,
+            quiet_ms=SILENT_MS,
+            lease_ms=VOUCHED_MS,
+        )
+        return None if reply.tag == "same" else reply.tag == "ready"
+
     async def workers(self, pool: str) -> list[Worker]:
         """The registry, sorted by id."""
         payload = (await self._calls.run("list_workers", pool)).payload
-        found = [_worker(pool, facts) for facts in payload.get("workers", [])]
+        found = [_worker(pool, facts, payload["now_ms"]) for facts in payload.get("workers", [])]
         return sorted(found, key=lambda worker: worker.worker_id)
 
     async def expire_workers(self, pool: str) -> list[str]:
@@ -132,7 +160,7 @@ _OUTCOMES: dict[str, type[Unknown | Foreign | Revoked]] = {
 }
 
 
-def _worker(pool: str, facts: dict[str, Any]) -> Worker:
+def _worker(pool: str, facts: dict[str, Any], now_ms: int) -> Worker:
     identity = json.loads(facts["identity"])
     report = json.loads(facts.get("report", "{}"))
     hashes = (facts.get("token_hash"), facts.get("following", {}).get("token_hash"))
@@ -148,6 +176,7 @@ def _worker(pool: str, facts: dict[str, Any]) -> Worker:
         reason=facts.get("reason"),
         first_seen_ms=facts["first_seen_ms"],
         last_seen_ms=facts["last_seen_ms"],
+        silent_ms=max(0, now_ms - facts["last_seen_ms"]),
         in_flight=report.get("in_flight", 0),
         queue_depth=report.get("queue_depth", 0),
         upstream_key=identity.get("upstream_key"),
@@ -156,6 +185,7 @@ def _worker(pool: str, facts: dict[str, Any]) -> Worker:
         claimed="report" in facts,
         revoked=facts.get("revoked", False),
         verdict=facts.get("verdict", ""),
+        steered=facts.get("steered", {}).get("draining"),
         load=report.get("load"),
         hardware=report.get("hardware") or identity.get("hardware"),
         agent_info=report.get("agent_info") or identity.get("agent_info"),

@@ -52,6 +52,13 @@ class TrafficStore:
         others = {worker: count - own.get(worker, 0) for worker, count in total.items()}
         return {worker: count for worker, count in others.items() if count > 0}
 
+    async def running(self) -> dict[str, int]:
+        """How many requests all gateways have running on each worker, as they told last."""
+        with answering():
+            call: Any = self._redis.hgetall(names.TRAFFIC_KEYS[0])
+            found = await call
+        return {worker.decode(): int(count) for worker, count in found.items()}
+
 
 @cache
 def _script() -> tuple[str, scripts.Contract]:

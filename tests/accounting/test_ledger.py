@@ -15,7 +15,7 @@ from admission.accounting import ledger as ledger_module
 from admission.accounting.ledger import Ledger, LedgerUnavailable, UnfitLedger, begin_of
 from admission.accounting.record import Outcome, Record
 from admission.accounting.reports import Question, TooManyRows, usage, used_models
-from admission.accounting.tables import requests, schema
+from admission.accounting.tables import SCHEMA, requests, schema
 from tests.accounting.conftest import AT_MS, DAY_MS, HOUR_MS, record
 
 ALWAYS = 2**60
@@ -181,9 +181,9 @@ def test_the_file_is_its_owners_and_on_disk_before_the_stream_forgets(
 
 def test_a_newer_database_is_refused_by_who_writes_and_who_reads(url: str, ledger: Ledger) -> None:
     with ledger.transaction() as connection:
-        connection.execute(update(schema).values(version=2))
+        connection.execute(update(schema).values(version=SCHEMA + 1))
     for writes in (True, False):
-        with pytest.raises(UnfitLedger, match="version 2"):
+        with pytest.raises(UnfitLedger, match=f"version {SCHEMA + 1}"):
             Ledger(url, writes=writes).open()
 
 

@@ -2,20 +2,26 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import msgspec
 import pytest
 from sqlalchemy import delete, select, update
 
+from admission.accounting import instance_tables, instances
+from admission.accounting.history import Period, Sample, history, keep
 from admission.accounting.ledger import Ledger, LedgerUnavailable, UnfitLedger, begin_of
 from admission.accounting.reports import Question, usage, used_models
 from admission.accounting.tables import metadata, requests, schema
+from admission.instance import State
+from admission.store.fleet_records import Recorded
 from admission.store.usage_store import UsageStore
 from scheduler.accounts import drain_tick, prune_tick
 from tests.accounting import postgres
 from tests.accounting.conftest import AT_MS, DAY_MS, HOUR_MS, record
 from tests.accounting.postgres import Postgres
+from tests.fleet.words import DISK, NOW_MS, happened, machine
 
 pytestmark = pytest.mark.soak
 RECORDS = 3000
@@ -132,6 +138,64 @@ def test_who_only_reads_makes_no_tables(ledgers: list[Ledger], server: Postgres)
     ledgers[0].add([record()])
     assert len(used_models(reader)) == 1
     reader.close()
+
+
+def test_the_fleets_past_is_written_once_by_two_at_once(ledgers: list[Ledger]) -> None:
+    lines = [machine(f"i-{n % 9}", version=n, volumes=(DISK,)) for n in range(1, 400)]
+    entries = [Recorded(f"{n}-0", happened(one, "a\0b"), one) for n, one in enumerate(lines, 1)]
+    with ThreadPoolExecutor(2) as threads:
+        new = list(threads.map(lambda ledger: instances.add(ledger, entries), ledgers))
+    assert sum(new) == len(lines)
+    assert instances.add(ledgers[0], entries[:50]) == 0
+    found = instances.instance(ledgers[1], "i-3")
+    assert found is not None
+    assert found.version == 399
+    assert len(instances.history(ledgers[1], "i-3", 1000)) == 45
+    gone = machine("i-3", version=400, state=State.ARCHIVED, volumes=(DISK,))
+    instances.add(ledgers[1], [Recorded("400-0", happened(gone), gone)])
+    assert instances.found(ledgers[0], State.ARCHIVED) == [gone]
+    assert instances.prune(ledgers[0], NOW_MS + 1) == 1
+    assert instances.instance(ledgers[1], "i-3") is None
+
+
+def test_the_history_is_written_once_by_two_at_once_and_read_in_steps(
+    ledgers: list[Ledger],
+) -> None:
+    ledgers[0].add([record(n, at_ms=AT_MS + n * 1000) for n in range(60)])
+    seen = [Sample("default", "", 2, 4, 3, 7, wait_ms=10), Sample("default", "w-1", 1, 2, 1, 0)]
+    intervals = [AT_MS + n * 10_000 for n in range(6)]
+
+    def write(ledger: Ledger) -> int:
+        return sum(
+            keep(ledger, seen, begin_ms=begin_ms, end_ms=begin_ms + 10_000, forget_ms=0)
+            for begin_ms in intervals
+        )
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sum(threads.map(write, ledgers)) == 12
+    begin_ms = AT_MS // 60_000 * 60_000
+    rows = history(ledgers[1], Period(begin_ms, begin_ms + HOUR_MS, 60_000, "default", "w-1"))
+    assert sum(row["requests"] for row in rows) == 60
+    assert {row["since_ms"] % 60_000 for row in rows} == {0}
+    assert [(row["ready"], row["slots"], row["wait_ms"]) for row in rows] == [(1, 2, None)] * 2
+    keep(ledgers[0], [], begin_ms=AT_MS, end_ms=AT_MS, forget_ms=AT_MS + HOUR_MS)
+    assert not history(ledgers[0], Period(0, 2**60, 60_000, "default"))
+
+
+def test_version_1_is_upgraded_by_one_of_two(ledgers: list[Ledger], server: Postgres) -> None:
+    ledgers[0].add([record()])
+    with ledgers[0].transaction() as connection:
+        instance_tables.events.drop(connection)
+        connection.execute(update(schema).values(version=1))
+    both = [Ledger(server.url), Ledger(server.url)]
+    one = machine()
+    entries = [Recorded("1-0", happened(one), one)]
+    with ThreadPoolExecutor(2) as threads:
+        new = list(threads.map(lambda ledger: instances.add(ledger, entries), both))
+    assert sum(new) == 1
+    assert used_models(both[0])[0]["uses"] == 1, "what was there stays"
+    for ledger in both:
+        ledger.close()
 
 
 def test_a_newer_schema_is_refused(ledgers: list[Ledger], server: Postgres) -> None:

@@ -36,7 +36,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 # Streams that end only when the ticket does: their status is read, and then they are closed.
-ENDLESS = {"/queue/events/{user_id}", "/queue/ws/{user_id}"}
+ENDLESS = {"/queue/events/{user_id}", "/queue/ws/{user_id}", "/admin/events"}
 # A good body makes the service ask the address in it, which no test may do.
 ASKS_ELSEWHERE = {"/workers/register"}
 _JOINS = re.compile(r"/(?:queue/join|wait)/([^/?]+)(?:/join)?\??(.*)$")  # user, query

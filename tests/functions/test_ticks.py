@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pytest
 from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
 
 from admission.accounting.ledger import Ledger
 from admission.accounting.reports import Question, usage
@@ -15,8 +17,11 @@ from admission.clock import ManualClock
 from admission.errors import StoreUnavailable
 from admission.settings import SettingsError
 from admission.store import names
-from scheduler import functions
-from scheduler.functions import LIMITS_S, Ticks, TicksFailed
+from admission.store.redis_store import RedisStore
+from admission.store.tick_store import TickStore, Word
+from scheduler import table
+from scheduler.functions import Ticks, TicksFailed
+from scheduler.table import NAMES
 from tests.accounting.conftest import record
 from tests.conftest import service_settings
 from tests.functions.conftest import Asking
@@ -36,6 +41,16 @@ SCHEDULED = {  # as EventBridge sends it without an input of one's own
 TicksOf = Callable[..., Ticks]
 
 
+@dataclass
+class Ending:
+    """The context of an invocation that ends in so many ms, but for what it needs after."""
+
+    left_ms: int
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.left_ms
+
+
 @pytest.fixture
 def ticks_of(empty: str, clock: ManualClock) -> Iterator[TicksOf]:
     """Makes functions of the schedule, each an environment of its own."""
@@ -50,10 +65,16 @@ def ticks_of(empty: str, clock: ManualClock) -> Iterator[TicksOf]:
         each.close()
 
 
-def test_a_schedule_runs_all_and_an_input_some(ticks_of: TicksOf) -> None:
-    ticks = ticks_of()
-    assert ticks(SCHEDULED) == {"done": list(LIMITS_S)}
-    assert ticks({"ticks": ["expire", "announce"]}) == {"done": ["expire", "announce"]}
+def test_a_schedule_runs_all_and_an_input_some(ticks_of: TicksOf, clock: ManualClock) -> None:
+    ticks, without = ticks_of(), [*NAMES[NAMES.index("probe") :]]
+    done = [name for name in NAMES if name not in without]
+    assert ticks(SCHEDULED) == {"done": done, "left": without}
+    assert ticks(SCHEDULED) == {"done": [], "left": [*NAMES]}, "they have just been done"
+    clock.advance_ms(2_600)
+    assert ticks_of()(SCHEDULED)["done"] == ["expire", "announce", "workers"]
+    clock.advance_ms(60_000)
+    some = ["expire", "announce"]
+    assert ticks({"ticks": some}) == {"done": some, "left": []}
     for wrong in ("expire", ["no-such-tick"]):
         with pytest.raises(ValueError, match="announce"):
             ticks({"ticks": wrong})
@@ -90,26 +111,27 @@ def test_a_tick_that_fails_or_hangs_stops_no_other(
 ) -> None:
     ran = []
 
-    async def hangs(_: Ticks) -> None:
+    async def hangs(_: RedisStore) -> None:
         await asyncio.Event().wait()
 
-    async def fails(_: Ticks) -> None:
+    async def fails(_: RedisStore, pace_ms: int) -> None:
         raise StoreUnavailable
 
-    async def works(_: Ticks) -> None:
+    async def works(_: RedisStore) -> None:
         ran.append("workers")
 
-    monkeypatch.setattr(Ticks, "_expire", hangs)
-    monkeypatch.setattr(Ticks, "_announce", fails)
-    monkeypatch.setattr(Ticks, "_workers", works)
-    monkeypatch.setattr(functions, "LIMITS_S", {**LIMITS_S, "expire": 0.05})
-    with pytest.raises(TicksFailed, match=r"expire: not done.*; announce: StoreUnavailable"):
-        ticks_of()(SCHEDULED)
+    monkeypatch.setattr(table, "expire_tick", hangs)
+    monkeypatch.setattr(table, "announce_tick", fails)
+    monkeypatch.setattr(table, "workers_tick", works)
+    with pytest.raises(
+        TicksFailed, match=r"expire: not done within 0\.1 s; announce: StoreUnavailable"
+    ):
+        ticks_of()(SCHEDULED, Ending(600))
     assert ran == ["workers"]
 
 
 def test_what_was_used_comes_into_sql_where_one_is_named(
-    ticks_of: TicksOf, empty: str, tmp_path: Path
+    ticks_of: TicksOf, empty: str, tmp_path: Path, clock: ManualClock
 ) -> None:
     url = f"sqlite:///{tmp_path / 'usage.db'}"
     with BlockingRedis.from_url(empty) as client:
@@ -117,10 +139,22 @@ def test_what_was_used_comes_into_sql_where_one_is_named(
             client.xadd(names.USAGE_KEY, {"r": msgspec.msgpack.encode(record(n))})
         ticks_of()(SCHEDULED)
         assert client.xlen(names.USAGE_KEY) == 3, "nowhere to bring it: it waits"
+        clock.advance_ms(60_000)
         ticks_of(VESTIBULE_DATABASE_URL=url)(SCHEDULED)
         assert client.xlen(names.USAGE_KEY) == 0
     found = usage(Ledger(url), Question("day", 0, 2**60))
     assert sum(row["requests"] for row in found) == 3
+
+
+async def test_what_another_scheduler_leads_is_left_to_it(
+    ticks_of: TicksOf, empty: str, clock: ManualClock
+) -> None:
+    redis = Redis.from_url(empty)
+    await TickStore(redis, clock).beat("leader", {"expire": Word(1000), "announce": Word(1000)})
+    await redis.aclose()
+    done = await asyncio.to_thread(ticks_of(), SCHEDULED)
+    assert done["done"] == ["workers", "agents"]
+    assert done["left"][:2] == ["expire", "announce"]
 
 
 def test_without_redis_none_is_begun(empty: str) -> None:

@@ -33,6 +33,7 @@ ORDER = ("tests/store/test_request_pools.py", "tests/store/test_offers.py")
 NEWS = tuple(f"tests/store/test_{name}.py" for name in ["messages", "news", "batches", "places"])
 WORKERS = ("tests/store/test_workers.py", "tests/store/test_pool.py")
 ESTIMATE = ("tests/store/test_estimate.py",)
+FLEET = ("tests/store/test_fleet.py", "tests/store/test_fleet_commands.py", "tests/fleet")
 # What notices most of a file's errors, asked first; the rest is asked about those it let pass.
 NEAR = {
     "lib/order": ORDER,
@@ -51,10 +52,18 @@ NEAR = {
     "metrics": POOL,
     "configure": (*POOL, *ORDER),
     **dict.fromkeys(
-        ("drain_worker", "expire_workers", "list_workers", "register_worker", "release_worker"),
+        (
+            "drain_worker",
+            "expire_workers",
+            "list_workers",
+            "register_worker",
+            "release_worker",
+            "steer_worker",
+        ),
         WORKERS,
     ),
     "report_worker": WORKERS,
+    **{f"fleet/{name}": FLEET for name in ("records", "write", "take", "note", "ask", "drain")},
     **dict.fromkeys(("threads/append", "threads/facts"), ("tests/frontends/test_thread_store.py",)),
 }
 REST = ("tests/store", "tests/model")

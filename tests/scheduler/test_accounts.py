@@ -19,9 +19,11 @@ from admission.errors import StoreUnavailable
 from admission.store import names
 from admission.store.redis_store import RedisStore
 from admission.store.usage_store import UsageStore
-from scheduler import accounts, clockwork
-from scheduler.accounts import Accounts, drain_tick, prune_tick
+from scheduler import accounts, clockwork, table
+from scheduler.accounts import drain_tick, prune_tick
+from scheduler.books import Books
 from tests.accounting.conftest import AT_MS, DAY_MS, record
+from tests.conftest import service_settings
 
 
 @pytest.fixture
@@ -185,13 +187,14 @@ async def test_nothing_goes_while_something_waits(
 async def test_the_clockwork_drains(
     store: RedisStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clockwork, "TICK_S", 0.05)
+    monkeypatch.setattr(table, "TICK_S", 0.05)
+    settings = service_settings()
     journal = Journal(store.usage, lambda: AT_MS)
     journal.note(record())
     await journal.flush()
     async with (
         asyncio.timeout(10),
-        clockwork.running(store, [], accounts=Accounts(store.usage, ledger, 10**9)),
+        clockwork.running(store, [], books=Books.of(store, store.usage, ledger, settings)),
     ):
         while await store.usage.length():  # noqa: ASYNC110
             await asyncio.sleep(0.02)

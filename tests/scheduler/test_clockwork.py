@@ -11,16 +11,17 @@ from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, PoolPolicy, Status, Ticket
 from admission.store.names import USER_CHANNEL
 from admission.store.redis_store import RedisStore
-from scheduler import clockwork
+from scheduler import clockwork, leases, table
 from tests.api.calls import until
 from tests.api.valkey import OwnValkey, own_valkey
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ticks at twenty a second instead of one."""
-    monkeypatch.setattr(clockwork, "TICK_S", 0.05)
-    monkeypatch.setattr(clockwork, "WORKERS_S", 0.05)
+    """Ticks and beats at twenty a second instead of one."""
+    monkeypatch.setattr(table, "TICK_S", 0.05)
+    monkeypatch.setattr(table, "WORKERS_S", 0.05)
+    monkeypatch.setattr(leases, "BEAT_S", 0.05)
 
 
 async def status(store: RedisStore, user: str) -> Status:
@@ -79,8 +80,9 @@ async def _said(pubsub: PubSub) -> AsyncIterator[bytes]:
 
 
 async def test_more_than_one_script_ends_is_not_left_for_a_second(
-    store: RedisStore, clock: ManualClock
+    store: RedisStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leases, "BEAT_S", 0.05)  # a clock that leaps is as good as a long pause
     await store.configure(DEFAULT_POOL, {"capacity": 350})
     await join(store, *(f"u{i}" for i in range(350)))
     async with clockwork.running(store, []):
@@ -106,12 +108,17 @@ async def test_ticks_go_on_after_redis_was_away(
     store = RedisStore(redis, clock, PoolPolicy(capacity=2))
     await join(store, "a", "b", "c")
     async with clockwork.running(store, []):
+
+        async def leads() -> bool:
+            return all([each.runs for each in await store.ticks.all()] or [0])
+
+        await until(leads)
         await server.kill()
 
         async def noticed() -> bool:
             said = {record.getMessage() for record in caplog.records}
-            return {
-                f"tick_without_store tick={t}" for t in ("expire", "announce", "workers")
+            return {f"tick_without_store tick={t}" for t in ("expire", "announce", "workers")} | {
+                "clockwork_unheard"
             } <= said
 
         await until(noticed)
@@ -128,10 +135,10 @@ async def test_a_tick_that_fails_stops_no_other(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def broken(_: RedisStore) -> None:
-        raise ValueError("broken")
+    async def broken(_: RedisStore, pace_ms: int) -> None:
+        raise ValueError(f"broken {pace_ms}")
 
-    monkeypatch.setattr(clockwork, "announce_tick", broken)
+    monkeypatch.setattr(table, "announce_tick", broken)
     await join(store, "a", "b", "c")
     async with clockwork.running(store, []):
         clock.advance_ms(300_000)

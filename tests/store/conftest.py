@@ -8,7 +8,10 @@ from redis.asyncio import Redis
 
 from admission.clock import Clock, ManualClock
 from admission.domain import PoolPolicy
+from admission.store.fence import Fence
+from admission.store.fleet_store import FleetStore
 from admission.store.redis_store import RedisStore
+from tests.fleet.words import taken
 from tests.store.room import Ear, Room
 
 RoomOf = Callable[..., Room]
@@ -59,3 +62,15 @@ async def ear(redis: Redis) -> AsyncIterator[Ear]:
     async with redis.pubsub() as pubsub:
         await pubsub.psubscribe("queue_status:*")
         yield Ear(pubsub)
+
+
+@pytest.fixture
+def fleet(redis: Redis, clock: ManualClock) -> FleetStore:
+    """With a history of 3 to 6 entries."""
+    return FleetStore(redis, clock, history_kept=3, history_max=6)
+
+
+@pytest.fixture
+async def fence(redis: Redis, clock: ManualClock) -> Fence:
+    """Of who holds the lease of the tick "instances"."""
+    return await taken(redis, clock, "a")

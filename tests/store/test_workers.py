@@ -194,6 +194,39 @@ async def test_nobody_drains_a_worker_that_is_not_there(room: Room) -> None:
     assert await room.store.drain_worker(POOL, "w") == Unknown()
 
 
+async def test_the_fleet_drains_a_worker_and_takes_it_back(ready: Room) -> None:
+    assert (await seen(ready)).steered is None
+    assert await ready.store.steer_worker(POOL, "w", draining=True, word=5)
+    drained = await seen(ready)
+    assert (drained.draining, drained.steered, drained.ready) == (True, True, False)
+    assert (await ready.metrics()).ready_workers == 0
+    assert await beat(ready) == Reported(ready=False, reason=None, draining=True)
+    assert await ready.store.steer_worker(POOL, "w", draining=False, word=6)
+    assert await beat(ready) == Reported(ready=True, reason=None, draining=False)
+    assert ((await seen(ready)).draining, (await seen(ready)).steered) == (False, False)
+
+
+async def test_of_the_fleets_words_the_last_counts_however_late_an_earlier_one_comes(
+    ready: Room,
+) -> None:
+    await ready.store.steer_worker(POOL, "w", draining=True, word=5)
+    await ready.store.steer_worker(POOL, "w", draining=False, word=6)
+    assert await ready.store.steer_worker(POOL, "w", draining=True, word=5)
+    assert not (await seen(ready)).draining
+    assert await ready.store.steer_worker(POOL, "w", draining=True, word=6)  # the same word again
+    assert (await seen(ready)).draining
+    assert not await ready.store.steer_worker(POOL, "nobody", draining=True, word=7)
+
+
+@pytest.mark.parametrize(("by", "still"), [("own", True), ("", False)])
+async def test_the_fleet_takes_an_admins_drain_back_and_not_the_workers_own(
+    ready: Room, by: str, still: bool
+) -> None:
+    await ready.store.drain_worker(POOL, "w", token_hash=by)
+    await ready.store.steer_worker(POOL, "w", draining=False, word=5)
+    assert (await seen(ready)).draining == still
+
+
 @pytest.mark.parametrize("offset_ms", [-1, 0, 1])
 async def test_a_report_is_good_for_30_s(ready: Room, offset_ms: int) -> None:
     ready.clock.advance_ms(LEASE_MS + offset_ms)

@@ -1,6 +1,6 @@
 --[[
-expire_workers - the liveness tick: workers whose last report is too old are no longer ready, and
-are forgotten an hour later; those an admin revoked after a month.
+expire_workers - the liveness tick: workers whose last report is too old, and that nobody vouches
+for, are no longer ready, and are forgotten an hour later; those an admin revoked after a month.
 
 ARGV
   now_ms  int   0 = Redis TIME
@@ -14,7 +14,8 @@ if #lost > 0 then redis.call("ZREM", K.ready, unpack(lost)) end
 local all = redis.call("HGETALL", K.workers)
 for i = 1, #all, 2 do
   local facts = cjson.decode(all[i + 1])
-  if facts.last_seen_ms <= NOW - (facts.revoked and FORGET_REVOKED_MS or FORGET_MS) then
+  local seen_ms = math.max(facts.last_seen_ms, facts.vouched_ms or 0)
+  if seen_ms <= NOW - (facts.revoked and FORGET_REVOKED_MS or FORGET_MS) then
     redis.call("HDEL", K.workers, all[i])
   end
 end

@@ -1,0 +1,232 @@
+"""The autoscaler's tick on a real Redis: decisions become commands once, whoever dies when."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from admission.clock import ManualClock
+from admission.domain import DEFAULT_POOL, PoolPolicy, WorkerReport
+from admission.errors import StoreUnavailable
+from admission.instance import Command, Event, Instance, Kind, Offer, State
+from admission.store import names
+from admission.store.fence import Fence, Fenced
+from admission.store.redis_store import RedisStore
+from scheduler.autoscale import FleetSpec
+from scheduler.fleet.commands import Commands
+from scheduler.scaling import Scaling, places_of, read_kept
+from tests.fleet.words import taken
+
+OFFER = Offer("process", "", "on-demand", 0.5, "EUR", slots=2)
+PROVIDERS = {"here": 3}
+
+
+class Pool:
+    """A pool that follows its queue, its autoscaler, and who takes the commands."""
+
+    def __init__(self, redis: Redis, clock: ManualClock) -> None:
+        self.redis, self.clock = redis, clock
+        policy = PoolPolicy(capacity="auto", sessions_per_slot=2, needs_worker=True)
+        self.store = RedisStore(redis, clock, policy)
+        self.fence = Fence("", 0)
+
+    def scaling(self, **spec: Any) -> Scaling:
+        knobs = {"workers_max": 2, "boot_ms": 20_000, "idle_load": None, **spec}
+        return Scaling(self.store, FleetSpec(**knobs), PROVIDERS)
+
+    async def begin(self) -> "Pool":
+        self.fence = await taken(self.redis, self.clock, "one")
+        await self.store.fleet.offer(self.fence, "here", [OFFER])
+        await self.store.configure(DEFAULT_POOL, {"capacity": "auto"})
+        return self
+
+    async def join(self, *users: str) -> None:
+        for user in users:
+            await self.store.join(DEFAULT_POOL, user, ticket=f"t-{user}")
+
+    async def waiting(self) -> list[Command]:
+        return [command for _, command in await self.store.fleet.commands()]
+
+    async def take(self) -> None:
+        await Commands(self.store.fleet, ["here"]).tick(self.fence)
+
+    async def instances(self) -> list[Instance]:
+        return await self.store.fleet.instances()
+
+    async def becomes(self, one: Instance, state: State, **changes: Any) -> Instance:
+        """As the reconciler would write it."""
+        after = msgspec.structs.replace(
+            one, state=state, version=one.version + 1, since_ms=self.clock.now_ms(), **changes
+        )
+        event = Event(one.id, self.clock.now_ms(), after.version, "moved")
+        assert await self.store.fleet.write(self.fence, after, one.version, [event])
+        return after
+
+    async def worker(self, name: str, in_flight: int = 0) -> None:
+        identity = {"url": "http://127.0.0.1:9001", "kind": "agent", "models": []}
+        await self.store.register_worker(
+            DEFAULT_POOL, name, identity=identity, slots=2, token_hash="own", presented_hash="own"
+        )
+        await self.beat(name, in_flight)
+
+    async def beat(self, name: str, in_flight: int = 0) -> None:
+        said = WorkerReport(True, None, ("m",), 2, in_flight)
+        await self.store.report_worker(DEFAULT_POOL, name, said, token_hash="own")
+
+    async def pass_s(self, scaling: Scaling, seconds: int, *workers: str) -> None:
+        """Time passes in the pace of the tick, while these workers report."""
+        for _ in range(0, seconds, 5):
+            self.clock.advance_ms(5_000)
+            self.fence = await taken(self.redis, self.clock, "one")
+            for worker in workers:
+                await self.beat(worker)
+            await scaling.run(self.fence)
+
+
+@pytest.fixture
+async def pool(redis: Redis, clock: ManualClock) -> Pool:
+    return await Pool(redis, clock).begin()
+
+
+async def test_the_first_who_comes_gets_a_machine_and_only_one(pool: Pool) -> None:
+    scaling = pool.scaling()
+    await pool.join("ada")
+    await scaling.run(pool.fence)
+    [command] = await pool.waiting()
+    assert (command.kind, command.asked_by, command.id) == (
+        Kind.PROVISION,
+        "autoscaler",
+        f"provision-{command.instances[0]}",
+    )
+    order = command.order
+    assert order is not None
+    assert (order.provider, order.type, order.pool) == ("here", "process", DEFAULT_POOL)
+    assert (order.price_per_hour, order.currency) == (0.5, "EUR")
+    assert command.reason
+    await pool.pass_s(scaling, 60)  # nobody takes it: it is not asked for a second time
+    assert len(await pool.waiting()) == 1
+    await pool.take()
+    await pool.pass_s(scaling, 15)
+    assert [one.state for one in await pool.instances()] == [State.PROVISIONING]
+    assert not await pool.waiting()
+
+
+async def test_nobody_there_no_machine(pool: Pool) -> None:
+    await pool.scaling().run(pool.fence)
+    assert not await pool.waiting()
+
+
+async def test_a_pool_of_a_fixed_capacity_is_left_alone_and_says_so(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await pool.store.configure(DEFAULT_POOL, {"capacity": 3})
+    await pool.join("ada")
+    scaling = pool.scaling(workers_min=1)
+    for _ in range(3):
+        await scaling.run(pool.fence)
+    assert not await pool.waiting()
+    assert caplog.text.count("fixed number") == 1
+
+
+async def test_who_was_fenced_off_asks_for_nothing(pool: Pool, clock: ManualClock) -> None:
+    await pool.join("ada")
+    clock.advance_ms(60_000)
+    await taken(pool.redis, clock, "another")
+    with pytest.raises(Fenced):
+        await pool.scaling().run(pool.fence)
+    assert not await pool.waiting()
+
+
+async def test_who_dies_after_deciding_leaves_it_to_the_next(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: Command) -> bool:
+        raise StoreUnavailable
+
+    await pool.join("ada")
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.store.fleet, "ask", away)
+        with pytest.raises(StoreUnavailable):
+            await pool.scaling().run(pool.fence)
+    assert not await pool.waiting()
+    await pool.pass_s(pool.scaling(), 5)
+    first = await pool.waiting()
+    assert len(first) == 1
+    await pool.pass_s(pool.scaling(), 20)
+    assert await pool.waiting() == first
+
+
+async def test_a_command_that_was_taken_is_not_asked_for_again(pool: Pool) -> None:
+    scaling = pool.scaling()
+    await pool.join("ada")
+    await scaling.run(pool.fence)
+    await pool.take()  # between the decision and the next tick, which asks once more
+    await pool.pass_s(scaling, 5)
+    assert not await pool.waiting()
+    assert len(await pool.instances()) == 1
+
+
+async def _grown(pool: Pool, scaling: Scaling) -> list[Instance]:
+    """Two ready workers, of which nobody uses any."""
+    await pool.join("ada")
+    await scaling.run(pool.fence)
+    await pool.take()
+    await pool.pass_s(scaling, 20)  # they boot
+    for one in await pool.instances():
+        await pool.becomes(one, State.READY, ready_ms=pool.clock.now_ms())
+        await pool.worker(one.id)
+    return await pool.instances()
+
+
+async def test_a_surplus_is_drained_with_a_deadline(pool: Pool) -> None:
+    scaling = pool.scaling(workers_min=2, surplus_after_ms=30_000, idle_after_ms=30_000)
+    both = await _grown(pool, scaling)
+    assert len(both) == 2
+    fewer = pool.scaling(
+        workers_min=0, surplus_after_ms=30_000, idle_after_ms=30_000, drain_ms=40_000
+    )
+    await pool.pass_s(fewer, 60, *(one.id for one in both))
+    drains = await pool.waiting()
+    assert {command.kind for command in drains} == {Kind.DRAIN}
+    assert drains[0].drain_s == 40
+    await pool.take()
+    states = sorted(one.state for one in await pool.instances())
+    assert states == [State.DRAINING, State.READY]
+
+
+@pytest.mark.parametrize("by_admin", [False, True])
+async def test_its_own_drain_is_taken_back_and_nobody_elses(pool: Pool, by_admin: bool) -> None:
+    fewer = pool.scaling(
+        workers_min=1, surplus_after_ms=30_000, idle_after_ms=30_000, drain_ms=600_000
+    )
+    both = await _grown(pool, pool.scaling(workers_min=2))
+    ids = [one.id for one in both]
+    if by_admin:
+        said = Command("c-1", Kind.DRAIN, pool.clock.now_ms(), "ops", (ids[0],), drain_s=600)
+        await pool.store.fleet.ask(said)
+    else:
+        await pool.pass_s(fewer, 60, *ids)
+    await pool.take()
+    assert [one.state for one in await pool.instances()].count(State.DRAINING) == 1
+    await pool.pass_s(pool.scaling(workers_min=2, workers_max=3), 10, *ids)
+    kinds = {command.kind for command in await pool.waiting()}
+    assert kinds == ({Kind.PROVISION} if by_admin else {Kind.RESUME})
+
+
+async def test_what_cannot_be_read_changes_nothing(pool: Pool) -> None:
+    await pool.join("ada")
+    await pool.redis.hset(names.fleet_key("instances"), "x", b"broken")
+    await pool.scaling().run(pool.fence)
+    assert not await pool.waiting()
+
+
+def test_a_memory_of_another_version_is_an_empty_one() -> None:
+    assert read_kept(b'{"memory": 3}').memory == b""
+    assert read_kept(None).commands == ()
+
+
+async def test_places_have_the_slots_and_the_room_of_the_pool(pool: Pool) -> None:
+    [place] = places_of(await pool.store.fleet.offers(), PROVIDERS, 4)
+    assert (place.slots, place.quota, place.price_per_hour) == (8, 3, 0.5)
+    assert not list(places_of(await pool.store.fleet.offers(), {"other": None}, 4))
