@@ -40,7 +40,7 @@ ifdef URL
 	@$(BIN)/vestibule doctor --contract $(URL)
 	@$(BIN)/python -m tests.frontends.fuzz $(URL)
 else
-	@$(BIN)/pytest tests/contract -m "soak or not soak" --timeout 300 -n 2
+	@$(BIN)/pytest tests/contract -m "soak or not soak" --timeout 300 -n 3 --dist worksteal
 endif
 
 bench: $(VENV)/dev.stamp  ## the benchmarks (BENCH=eta for one of them)
@@ -51,7 +51,7 @@ lint: $(VENV)/dev.stamp agent-version-check  ## style, types, the direction of i
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --num-workers 2
 	@$(BIN)/lint-imports
-	@$(BIN)/hadolint worker_image/Dockerfile
+	@$(BIN)/hadolint worker_image/Dockerfile infra/aws/Dockerfile
 
 format: $(VENV)/dev.stamp  ## rewrite the code in the house style
 	@$(BIN)/ruff format .

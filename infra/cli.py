@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": ("infra.doctor.command", "check that a deployment keeps the HTTP contract"),
     "load-test": ("infra.load_test.command", "let many people use the queue, and watch it"),
     "owui": ("infra.owui.command", "put the plugin into a running Open WebUI"),
+    "aws": ("infra.aws.command", "Vestibule in AWS: the functions' package, a deployment"),
 }
 """Name -> its module, which has ``configure(parser)`` and sets ``run``; and its line of help."""
 

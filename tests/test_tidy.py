@@ -25,6 +25,7 @@ HOMES = {
         "admission/functions.py",
         "admission/rates.py",
         "infra/demo_model.py",
+        "infra/providers/",
     },
     "asyncio.sleep": {
         "admission/accounting/",
@@ -35,6 +36,7 @@ HOMES = {
         "admission/gateway/memory.py",
         "admission/gateway/tasks.py",
         "admission/audience.py",
+        "admission/bulletin.py",
         "admission/news.py",
         "admission/store/news.py",
         "infra/",

@@ -1,12 +1,14 @@
 """A deployment as a stranger sees it: a URL, and callers with a key. Plain HTTP, nothing else."""
 
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import (
+    ClientConnectorError,
     ClientError,
     ClientResponse,
     ClientSession,
@@ -17,6 +19,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from admission.client import Client
 from infra.doctor.finishing import finished
 from infra.doctor.rule import Broken, Skipped
 
@@ -150,9 +153,10 @@ class Caller:
             ) as answer:
                 yield answer
         except TimeoutError:
-            raise Broken(f"{method} {path}", f"an answer within {ANSWER_S:.0f} s", "none") from None
+            within = f"an answer within {ANSWER_S:.0f} s"
+            raise Broken(f"{method} {path}", within, "no answer") from None
         except ClientError as error:
-            raise Broken(f"{method} {path}", "an answer", f"none: {error}") from error
+            raise Broken(f"{method} {path}", "an answer", f"no answer: {_why(error)}") from error
 
     @asynccontextmanager
     async def socket(self, path: str) -> AsyncIterator[ClientWebSocketResponse]:
@@ -174,16 +178,34 @@ class Caller:
         return {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
 
+def _why(error: ClientError) -> str:
+    """What is wrong, for people."""
+    if not isinstance(error, ClientConnectorError):
+        return str(error) or type(error).__name__
+    reason, where = error.os_error, f"{error.host}:{error.port}"
+    known = isinstance(reason, OSError) and reason.errno is not None and reason.errno > 0
+    said = os.strerror(reason.errno or 0) if known else reason.strerror or str(reason)
+    return f"cannot connect to {where} ({said})"
+
+
 class Deployment:
     """What is examined: who may call there, and what it can."""
 
     def __init__(self, http: ClientSession, url: str, *, admin_key: str, service_key: str) -> None:
         self.url = url
+        self._http, self._service_key = http, service_key
         self.nobody = Caller(http, url, None)
         self.admin = self.nobody.with_key(admin_key)
         self.service = self.nobody.with_key(service_key)
         self.origin: str | None = None  # one of its allowed origins, when that is known
         self.checks_users = True  # VESTIBULE_AUTH
+
+    def client(self, http: ClientSession | None = None) -> Client:
+        """The client for other frontends, with the service key; it need not be closed.
+
+        ``http``: to call through, else as all of these callers do.
+        """
+        return Client(self.url, self._service_key, patience_s=ANSWER_S, http=http or self._http)
 
     async def look(self) -> dict[str, Any]:
         """All pools by name, as the admin key sees them; both keys are good.
@@ -201,7 +223,7 @@ class Deployment:
             admins = await self.service("GET", "/admin/pools")
             self.checks_users = (await self.nobody("GET", "/queue/metrics")).status == 401
         except Broken as broken:
-            raise Unreachable(f"{self.url}, {broken.call}: {broken.seen}") from broken
+            raise Unreachable(f"{broken.call} at {self.url}: {broken.seen}") from broken
         if ready.status != 200:
             raise Unreachable(f"{self.url} is not ready: {ready.shown}")
         for name, reply in (("admin", pools), ("service", metrics)):

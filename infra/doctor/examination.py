@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from infra.doctor.deployment import Deployment
 from infra.doctor.finishing import finished
-from infra.doctor.room import Room, still_there
+from infra.doctor.room import Room, answered, still_there
 from infra.doctor.rule import Broken, Pool, Rule, Skipped
 
 AT_ONCE = 8
@@ -131,7 +131,8 @@ async def _ground(
     try:
         for key, pool in wanted.items():
             path = f"/admin/pools/{names[key]}"
-            (await deployment.admin("PUT", path, {**USUAL, **pool.settings})).good()
+            settings = {**USUAL, **pool.settings}
+            (await answered(deployment.admin, "PUT", path, settings)).good()
         if names:
             await _known(deployment, names[next(reversed(names))])
         yield run, names
@@ -142,7 +143,7 @@ async def _ground(
 async def _clear(deployment: Deployment, run: str) -> list[str]:
     """Take away all pools of this run; what is still there."""
     try:
-        pools = (await deployment.admin("GET", "/admin/pools")).good()["pools"]
+        pools = (await answered(deployment.admin, "GET", "/admin/pools")).good()["pools"]
     except (Broken, Skipped) as error:
         return [f"pools named {run}… ({error})"]
     mine = [pool["pool"] for pool in pools if pool["pool"].startswith(run)]

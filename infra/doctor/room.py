@@ -3,14 +3,17 @@
 Whatever is made in a room is gone when the room is left.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from infra.doctor.deployment import Caller, Deployment, Reply
 from infra.doctor.rule import Broken, Skipped
 
 KEY_LIFE_S = 900  # of the keys made here: also what nobody could take away ends
+PAUSES_S = (0.2, 0.5, 1.0, 2.0)  # between tries: a busy deployment is no reason to leave things
 
 
 class Room:
@@ -88,7 +91,7 @@ class Room:
     async def _keys(self) -> list[tuple[str, str]]:
         """The keys made here, by their label: who was told to stop may not know their ids."""
         try:
-            found = (await self.admin("GET", "/admin/keys")).good()["keys"]
+            found = (await answered(self.admin, "GET", "/admin/keys")).good()["keys"]
         except (Broken, Skipped):
             return []  # they end by themselves
         mine = (key["id"] for key in found if key["label"] == self.name)
@@ -101,10 +104,22 @@ async def still_there(admin: Caller, calls: Iterable[tuple[str, str]]) -> list[s
 
 
 async def _gone(admin: Caller, method: str, path: str) -> bool:
-    for _ in range(2):  # a reply may be lost
-        try:
-            if (await admin(method, path)).status in (200, 404):
-                return True
-        except (Broken, Skipped):
-            continue
-    return False
+    try:
+        return (await answered(admin, method, path)).status in (200, 404)
+    except (Broken, Skipped):
+        return False
+
+
+async def answered(admin: Caller, method: str, path: str, body: Any = None) -> Reply:
+    """The answer to a call that may be repeated: asked again while it is 5xx, or there is none.
+
+    Raises:
+        Broken, Skipped: as the last try.
+    """
+    for pause_s in PAUSES_S:
+        with suppress(Broken, Skipped):
+            reply = await admin(method, path, body)
+            if reply.status < 500:
+                return reply
+        await asyncio.sleep(pause_s)
+    return await admin(method, path, body)

@@ -53,6 +53,16 @@ QUEUED = {
     "enqueued_at": "instant",
     "status": "status",
 }
+TICK = {
+    "name": "string",
+    "holder": "string?",
+    "epoch": "integer",
+    "next_due": "instant",
+    "last_run": "instant?",
+    "last_error": "string?",
+    "runs": "integer",
+    "failures": "integer",
+}
 KEY = {
     "id": "string",
     "kind": "string",

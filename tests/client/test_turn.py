@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
 
 from admission.client import Client, Ticket, TurnOver
 from tests.api.calls import Caller, until
@@ -75,6 +76,28 @@ async def test_a_slot_that_is_left_is_the_next_ones_at_once(
         await ada.ends()
         assert await status(call, "bob") == "active"
         assert (await call("GET", "/queue/metrics")).json["finishing"] == 0
+
+
+async def test_a_heartbeat_on_its_way_arrives_before_the_leave(behind: Client, wire: Wire) -> None:
+    """After it, it would name the answer again, whose lease holds the slot."""
+    on_their_way: list[int] = []
+
+    def count() -> int:
+        return wire.seen.count("heartbeat") - wire.answered.count("heartbeat")
+
+    async def leave(request: web.Request) -> web.StreamResponse:
+        on_their_way.append(count())
+        return await wire.forward(request)
+
+    async def one_is() -> bool:
+        return count() == 1
+
+    wire.acts |= {"heartbeat": wire.is_slow, "leave": leave}
+    async with person(behind, "ada") as ada:
+        await ada.has_it()
+        await until(one_is)
+        await ada.ends()
+    assert on_their_way == [0, 0]
 
 
 async def test_it_is_left_when_the_block_fails(vestibule: Client, call: Caller) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from tests.contract.events import FORMS, Asked, Event, Form
 from tests.infra.conftest import ROOT, clean_environment
 
 HANDLER = "admission.functions.handler"
+CHECKOUT = (sys.executable, "-m", "tests.contract.environment")
+"""The words that start an execution environment of the code that lies here."""
 ENVIRONMENTS = 2
 LINE_BYTES_MAX = 16 * 2**20
 BODY_BYTES_MAX = 10 * 2**20  # API Gateway's own
@@ -99,13 +101,15 @@ def _texts(request: web.BaseRequest) -> list[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def functions(form: str, environment: Mapping[str, str]) -> AsyncIterator[str]:
+async def functions(
+    form: str, environment: Mapping[str, str], words: Sequence[str] = CHECKOUT
+) -> AsyncIterator[str]:
     """The URL of an API in front of the functions, with these settings, until the block ends."""
     api = Api(FORMS[form])
     async with AsyncExitStack() as stack:
         for _ in range(ENVIRONMENTS):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.contract.environment"),
+                *words,
                 cwd=ROOT,
                 env={**clean_environment(), "_HANDLER": HANDLER, **environment},
                 stdin=asyncio.subprocess.PIPE,

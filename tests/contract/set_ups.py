@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from aiohttp import ClientSession
 
+from tests.aws.built import alone
+from tests.contract import environment
 from tests.contract.aws import ENVIRONMENTS, functions
 from tests.contract.events import FORMS
 from tests.scale import servers
@@ -75,10 +78,19 @@ async def processes(count: int, settings: Mapping[str, str]) -> AsyncIterator[st
         yield running.url
 
 
+@asynccontextmanager
+async def packaged(settings: Mapping[str, str]) -> AsyncIterator[str]:
+    """What `vestibule aws package` wrote, unpacked, with no library but those in it."""
+    words = await asyncio.to_thread(alone, Path(environment.__file__))
+    async with functions("http-api-2.0", {**SETTINGS, **settings}, words) as url:
+        yield url
+
+
 Transport = Callable[[Mapping[str, str]], AbstractAsyncContextManager[str]]
 TRANSPORTS: Mapping[str, Transport] = {
     "one-process": partial(processes, 1),
     "three-processes": partial(processes, 3),
+    "package": packaged,
     **{form: lambda given, form=form: functions(form, {**SETTINGS, **given}) for form in FORMS},  # type: ignore[misc]
 }
 REDIS: Mapping[str, Callable[[str], AbstractAsyncContextManager[Redis]]] = {

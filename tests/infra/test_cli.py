@@ -19,7 +19,10 @@ sys.meta_path.insert(0, Missing())
 from infra.cli import main
 sys.exit(main({words!r}))
 """
-EXTRAS = {name: "admission" for name in ("gateway", "doctor", "load-test")}  # none of their own
+EXTRAS = {  # of commands that have none of their own
+    **{name: "admission" for name in ("gateway", "doctor", "load-test")},
+    "aws": "functions",
+}
 IMPORTED_AS = {"pyjwt": "jwt", "nvidia-ml-py": "pynvml"}
 
 
@@ -38,7 +41,8 @@ def _modules(extra: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["admission", "gateway", "worker", "scheduler", "owui", "doctor", "load-test"]
+    "command",
+    ["admission", "gateway", "worker", "scheduler", "owui", "doctor", "load-test", "aws"],
 )
 def test_a_command_runs_with_nothing_but_its_own_extra(command: str) -> None:
     missing = _modules("up") - _modules(EXTRAS.get(command, command))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from admission.client import Client
 from admission.domain import DEFAULT_POOL, WorkerReport
 from admission.store.redis_store import RedisStore
 from owui_pipeline import assemble
@@ -189,11 +190,15 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 class WebUI:
-    """An Open WebUI with the filter, pointed at a service."""
+    """An Open WebUI with the filter, pointed at a service.
+
+    ``elsewhere``: another frontend of the same users.
+    """
 
     def __init__(self, plugin: types.ModuleType, service: Service) -> None:
         self.plugin, self.service = plugin, service
         self.gate = plugin.Filter()
+        self.elsewhere = Client(service.url, service.service_key)
         self.set(admission_url=service.url, service_key=service.service_key, away_grace_s=0)
         self._chats: list[Chat] = []
 
@@ -225,6 +230,7 @@ class WebUI:
         await self.gate._answers.all_over()
         self.gate._endings.close()
         self.gate._lobby.returns.close()
+        await self.elsewhere.aclose()
 
     async def ticket(self, user: str) -> Json:
         """Admission's view of a user."""
@@ -263,7 +269,7 @@ class WebUI:
 
     async def is_heard(self, user: str) -> None:
         """The user's presence is renewed, as an open stream does every 15 s."""
-        await self.post(f"/queue/heartbeat/{user}")
+        await self.elsewhere.heartbeat(user)
 
     async def sessions_last(self, seconds: int) -> None:
         """Change how long a session may last, as an admin would."""
@@ -272,12 +278,7 @@ class WebUI:
     async def session_ends(self, chat: Chat, user: str) -> None:
         """The chat's answer comes to its end, then the user leaves; the slot is free."""
         await chat.ends()
-        await self.post(f"/queue/leave/{user}")
-
-    async def post(self, path: str, **body: object) -> None:
-        """What another frontend or the user's waiting page would call."""
-        async with self.service.http.post(path, json=body, headers=self._key) as reply:
-            assert reply.status == 200, await reply.text()
+        await self.elsewhere.leave(user)
 
     @property
     def _key(self) -> dict[str, str]:

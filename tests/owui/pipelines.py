@@ -179,7 +179,7 @@ class PipelinesServer:
         """The answer comes to its end, then the user leaves; the slot is free."""
         await message.ends()
         await until(lambda: self.pipeline._answers.of(message.metadata["message_id"]) is None)
-        await self.admission.post(f"/queue/leave/{message.metadata['user_id']}")
+        await self.admission.elsewhere.leave(message.metadata["user_id"])
 
     async def close(self) -> None:
         """End everything that runs."""

@@ -51,7 +51,7 @@ async def test_the_place_moves_in_the_chat_that_no_longer_waits(
     cid = webui.chat("cid")
     await cid.is_kept()
     await bob.is_kept()
-    await webui.post("/queue/leave/bob")
+    await webui.elsewhere.leave("bob")
     await webui.service.tick()
     await until(lambda: any(_kept_first(event["data"]) for event in pages.live))
 

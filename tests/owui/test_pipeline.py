@@ -214,7 +214,7 @@ async def test_a_kept_place_that_moves_is_told_rarely(
     dan = server.message("dan")
     await dan.refusal()
     for name in ("bob", "cid"):
-        await server.admission.post(f"/queue/leave/{name}")
+        await server.admission.elsewhere.leave(name)
         await server.admission.service.tick()
     await asyncio.sleep(0.1)
     assert len([status for status in dan.statuses if status["done"]]) <= 2

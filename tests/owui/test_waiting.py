@@ -240,10 +240,22 @@ async def test_heartbeats_keep_the_slot_of_an_answer_that_outlives_its_session(
 
 
 async def test_a_draft_of_another_frontend_is_confirmed(webui: WebUI) -> None:
-    await webui.post("/queue/join/ann")
+    await webui.elsewhere.join("ann")
     assert (await webui.ticket("ann"))["status"] == "draft"
     await webui.chat("ann").is_answered()
     assert (await webui.ticket("ann"))["status"] == "active"
+
+
+async def test_the_session_is_the_users_in_all_frontends(webui: WebUI) -> None:
+    """Until the other one gives it back, as the last that used it."""
+    async with webui.elsewhere.turn("ann") as turn:
+        chat = webui.chat("ann")
+        await chat.is_answered()
+        assert (await webui.ticket("ann"))["ticket_id"] == turn.ticket.ticket_id
+        bob = webui.chat("bob")
+        await bob.sees(FIRST)
+        await chat.ends()
+    await bob.is_answered()
 
 
 async def test_who_is_taken_out_of_the_line_is_told(webui: WebUI) -> None:

@@ -16,7 +16,9 @@ from admission.domain import PoolPolicy, Status, Ticket
 from admission.outcomes import Confirmed, Joined, Left
 from admission.store import connection, names
 from admission.store.connection import UnfitServer, check_server, listener, open_redis
+from admission.store.fleet_store import FleetStore
 from admission.store.redis_store import RedisStore
+from tests.fleet.words import asked, happened, machine, taken
 from tests.scale.processes import Admission, admission
 from tests.scale.servers import SLOTS, Cluster, cluster, until
 from tests.store.room import new_id
@@ -94,9 +96,24 @@ async def _a_turn_in_every_pool(redis: Redis) -> None:
         assert (counts.draft, counts.active, counts.waiting) == (1, 0, 6)
 
 
+async def _a_machine_of_the_fleet(redis: Redis) -> None:
+    """Its keys are of one slot: a command is taken with its effect and its history."""
+    clock = ManualClock()
+    store, fence = FleetStore(redis, clock, history_kept=1), await taken(redis, clock, "a")
+    assert await store.ask(asked())
+    [(entry, _)] = await store.commands()
+    one = machine()
+    assert await store.take(fence, entry, [(one, 0)], [happened(one), happened(one)]) == "taken"
+    await store.drain((await store.history())[-1].entry)
+    await store.note(fence, [happened("m", "orphan")])
+    assert await store.instances() == [one]
+    assert [each.event.name for each in await store.history()] == ["orphan"]
+
+
 async def test_every_pool_lives_its_life_on_its_own_master(valkey_binary: str) -> None:
     async with cluster(valkey_binary) as made, _client(made) as redis:
         await _a_turn_in_every_pool(redis)
+        await _a_machine_of_the_fleet(redis)
         lone = open_redis(made.masters[0].url)
         with pytest.raises(UnfitServer, match="set VESTIBULE_REDIS_MODE=cluster"):
             await check_server(lone)
@@ -111,6 +128,7 @@ async def test_every_pool_lives_its_life_on_its_own_master(valkey_binary: str) -
 async def test_the_matrix_of_servers(any_binary: str) -> None:
     async with cluster(any_binary) as made, _client(made) as redis:
         await _a_turn_in_every_pool(redis)
+        await _a_machine_of_the_fleet(redis)
 
 
 @pytest.mark.soak

@@ -1,0 +1,1 @@
+"""Vestibule in AWS: its package, and what is deployed."""
