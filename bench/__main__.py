@@ -11,6 +11,7 @@ MODULES = (
     "http",
     "million",
     "eta",
+    "autoscale",
     "audience",
     "handover",
     "slots",

@@ -5,8 +5,9 @@ import asyncio
 
 from admission import logs
 from admission.settings import Settings, SettingsError
-from infra import environment
-from infra.service import accounts_of, store_at
+from infra import environment, fleet_duties
+from infra.fleet_file import FleetFile
+from infra.service import books_of, store_at
 from infra.stopping import stop_event
 from scheduler import clockwork
 
@@ -14,8 +15,9 @@ from scheduler import clockwork
 def configure(parser: argparse.ArgumentParser) -> None:
     """The words of ``vestibule scheduler``."""
     parser.description = (
-        "Run the expire, announce and worker-liveness ticks over the Redis of REDIS_URL."
-        " Any number may run."
+        "Run the ticks over the Redis of REDIS_URL. Any number may run: one leads, and when it is"
+        " killed another goes on within five seconds. With VESTIBULE_FLEET it also makes and ends"
+        " machines; workers that it started on this machine go on when it stops."
     )
     parser.set_defaults(run=run)
 
@@ -26,16 +28,21 @@ def run(_: argparse.Namespace) -> int:
     url = settings.redis_address()
     if url is None:
         raise SettingsError("REDIS_URL: needed; the embedded server belongs to `vestibule up`")
+    file = fleet_duties.of(settings)
     logs.configure()
-    asyncio.run(_run(url, settings))
+    asyncio.run(_run(url, settings, file))
     return 0
 
 
-async def _run(url: str, settings: Settings) -> None:
+async def _run(url: str, settings: Settings, file: FleetFile | None) -> None:
     stop = stop_event()
     async with (
         store_at(url, None, settings) as store,
-        accounts_of(store, settings) as accounts,
-        clockwork.running(store, settings.upstreams, settings.worker_agent_sha256, accounts),
+        books_of(store, settings) as books,
+        fleet_duties.opened(file, store, settings, keep_local=True) as fleet,
+        clockwork.running(
+            store, settings.upstreams, settings.worker_agent_sha256, books, fleet.ticks
+        ),
+        fleet.ending(),
     ):
         await stop.wait()

@@ -17,11 +17,12 @@ from admission.directory import REFRESH_S, Directory
 from admission.keys import DIRECTORY
 from admission.settings import Settings
 from admission.store.redis_store import RedisStore
-from infra import demo_model, embedded, environment, reload, worker
+from infra import demo_model, embedded, environment, fleet_duties, reload, worker
 from infra.addresses import callable_url, check_free, free_port, reserved
 from infra.admission import allow_many_connections, several, with_keys
 from infra.children import Children
-from infra.service import accounts_of, serving, store_at
+from infra.fleet_file import FleetFile
+from infra.service import books_of, serving, store_at
 from infra.state import KEY_NAMES, StateFolder, kept_key
 from infra.stopping import stop_event
 from scheduler import clockwork
@@ -48,14 +49,15 @@ def run(args: argparse.Namespace) -> int:
     if args.reload:
         words = ["up", "--host", settings.host, "--port", str(settings.port)]
         return reload.run([sys.executable, "-m", "infra.cli", *words])
+    file = fleet_duties.of(settings)
     logs.configure()
     os.umask(0o077)  # what is written from here on is its owner's alone
     allow_many_connections()
-    uvloop.run(_up(settings))
+    uvloop.run(_up(settings, file))
     return 0
 
 
-async def _up(settings: Settings) -> None:
+async def _up(settings: Settings, file: FleetFile | None) -> None:
     stop = stop_event()
     async with AsyncExitStack() as stack:
         folder = StateFolder(settings.state_dir)
@@ -74,9 +76,7 @@ async def _up(settings: Settings) -> None:
         directory = await _serve(stack, store, settings, url)
         # Before the service stops, so that the worker can say that it goes.
         stack.push_async_callback(children.stop, "worker", "demo-model")
-        accounts = await stack.enter_async_context(accounts_of(store, settings))
-        ticks = clockwork.running(store, settings.upstreams, settings.worker_agent_sha256, accounts)
-        await stack.enter_async_context(ticks)
+        await _start_clockwork(stack, store, settings, file)
         lag_s = REFRESH_S if settings.processes > 1 else 0.0  # the others know of it a little later
         within_s = WORKER_START_S if settings.upstreams or settings.demo else 0.0
         ready = asyncio.create_task(_first_worker(directory, within_s, lag_s))
@@ -102,6 +102,19 @@ async def _serve(
     directory = Directory(store)
     await stack.enter_async_context(background.running("directory", directory.keep_fresh))
     return directory
+
+
+async def _start_clockwork(
+    stack: AsyncExitStack, store: RedisStore, settings: Settings, file: FleetFile | None
+) -> None:
+    """The ticks, and the fleet's where there is a fleet; what it started here ends with it."""
+    books = await stack.enter_async_context(books_of(store, settings))
+    opened = fleet_duties.opened(file, store, settings, keep_local=False)
+    fleet = await stack.enter_async_context(opened)
+    agent = settings.worker_agent_sha256
+    ticks = clockwork.running(store, settings.upstreams, agent, books, fleet.ticks)
+    await stack.enter_async_context(ticks)
+    await stack.enter_async_context(fleet.ending())
 
 
 def _short(text: str) -> str:

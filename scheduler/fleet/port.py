@@ -15,7 +15,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from admission.instance import Instance, Order, Volume
+from admission.instance import Instance, Offer, Order, Volume
 
 
 class Refused(Exception):
@@ -69,22 +69,13 @@ class Machine(Struct, frozen=True):
     phase: str = ""  # in words, while it is installed: "pulls the image"
     failure: tuple[str, str] | None = None  # code and words: it can never become ready
     ends_ms: int | None = None  # a spot machine that the provider takes back then
+    worker_id: str = (
+        ""  # its agent's name, where the provider cannot choose it; else the instance's
+    )
 
 
 class Gone(Struct, frozen=True):
     """The provider said that there is no such thing (or that it is terminated)."""
-
-
-class Offer(Struct, frozen=True):
-    """A machine that may be ordered, cheapest first where a provider lists several."""
-
-    type: str
-    zone: str
-    market: str
-    price_per_hour: float | None  # None: nothing is billed
-    currency: str = "USD"
-    slots: int = 1  # requests that one such worker runs well at once
-    source: str = ""  # of the price: a page or file, and its date
 
 
 class Provider(Protocol):

@@ -1,0 +1,42 @@
+"""What a field of a provider's settings must be; what is wrong is said with the field's name."""
+
+import re
+from collections.abc import Iterable
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|(API|ACCESS|PRIVATE)_?KEY", re.I)
+OURS = ("VESTIBULE_WORKER_", "VESTIBULE_ADMISSION_URL", "VESTIBULE_POOL", "VESTIBULE_STATE_DIR")
+"""What a provider says itself, so that no machine takes the name of another."""
+
+
+def require(holds: bool, field: str, rule: str) -> None:
+    """Raises ValueError("field: rule") unless it holds."""
+    if not holds:
+        raise ValueError(f"{field}: {rule}")
+
+
+def within(field: str, value: float, low: float, high: float) -> None:
+    """A number from ``low`` to ``high``."""
+    require(low <= value <= high, field, f"must be from {low:g} to {high:g}, not {value:g}")
+
+
+def price(field: str, value: float | None) -> None:
+    """Money an hour, or None where nothing is billed."""
+    require(value is None or value > 0, field, "must be more than 0, or left out")
+
+
+def fits(field: str, value: str, pattern: str, rule: str) -> None:
+    """Text of a pattern, which ``rule`` says in words."""
+    require(re.fullmatch(pattern, value) is not None, field, f"must be {rule}, not {value!r}")
+
+
+def variables(field: str, names: Iterable[str], *, kept: Iterable[str] = OURS) -> None:
+    """Names of an environment's variables, none of them a secret or one that we say ourselves."""
+    for name in names:
+        require(VARIABLE.fullmatch(name) is not None, field, f"{name!r} is no variable's name")
+        require(not name.startswith(tuple(kept)), field, f"{name} is said by the provider itself")
+        require(
+            SECRET.search(name) is None,
+            field,
+            f"{name} looks like a secret, which is not kept in this file",
+        )

@@ -1,0 +1,140 @@
+"""The fleet as one decision sees it: the instances of a pool with their workers, and the places."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from admission.domain import Worker
+from admission.instance import Instance, Order, State
+from scheduler.autoscale.places import ON_DEMAND, Failure, Place
+
+LOADING = frozenset({State.PROVISIONING, State.BOOTING})
+BILLED = LOADING | {State.READY, State.DRAINING, State.TERMINATING}
+FAILED = frozenset({State.PROVISIONING_FAILED, State.STARTUP_FAILED, State.FAILED})
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """An instance of the pool that is billed or about to be, with its worker where it has one.
+
+    ``slots``: of the pool, that it gives or will give. ``ours``: False for a worker that somebody
+    else manages: it is supply, and never ordered, drained or paid for.
+    """
+
+    id: str
+    state: State
+    slots: int
+    place: str = ""
+    market: str = ON_DEMAND
+    price_per_hour: float = 0.0
+    requested_ms: int = 0
+    since_ms: int = 0  # in this state
+    ready_ms: int | None = None
+    drain_by_ms: int | None = None
+    in_use: int | None = None  # slots; None: not known
+    gpu_load: float | None = None  # 0 to 1; None: not known, or no GPU
+    heard_ms: int | None = None  # its last heartbeat
+    ends_ms: int | None = None  # its provider takes it back then
+    ours: bool = True
+
+    @property
+    def loading(self) -> bool:
+        """Ordered, and not ready yet."""
+        return self.state in LOADING
+
+
+class Fleet(Struct, frozen=True, kw_only=True):
+    """All of a pool's instances at ``at_ms``; ``members`` None: they could not be read."""
+
+    at_ms: int
+    members: tuple[Member, ...] | None
+    places: tuple[Place, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        at_ms: int,
+        instances: Iterable[Instance],
+        workers: Sequence[Worker],
+        places: Iterable[Place],
+        *,
+        ends_ms: Mapping[str, int] | None = None,
+        slots_each: int = 1,
+    ) -> "Fleet":
+        """From the store's instances and workers of one pool.
+
+        ``slots_each``: of the pool, for each slot of a worker (``sessions_per_slot``).
+        ``ends_ms``: instance id -> when its provider takes it back.
+        """
+        offered = {place.name: place for place in places}
+        known = {worker.worker_id: worker for worker in workers}
+        all_of_them = list(instances)
+        members = [
+            _member(each, known.get(each.id), offered, (ends_ms or {}).get(each.id), slots_each)
+            for each in all_of_them
+            if each.state in BILLED
+        ]
+        ids = {each.id for each in all_of_them}
+        members += [_foreign(w, slots_each) for w in workers if w.ready and w.worker_id not in ids]
+        failures = [
+            Failure(place_of(each.order), each.ended_ms or each.since_ms)
+            for each in all_of_them
+            if each.error_code or each.state in FAILED
+        ]
+        return cls(
+            at_ms=at_ms,
+            members=tuple(sorted(members, key=lambda member: member.id)),
+            places=tuple(offered.values()),
+            failures=tuple(failures),
+        )
+
+
+def place_of(order: Order) -> str:
+    """The name of the place an order went to."""
+    return Place(
+        provider=order.provider, type=order.type, zone=order.zone, market=order.market
+    ).name
+
+
+def _member(
+    instance: Instance,
+    worker: Worker | None,
+    offered: Mapping[str, Place],
+    ends_ms: int | None,
+    slots_each: int,
+) -> Member:
+    order, place = instance.order, place_of(instance.order)
+    expected = offered[place].slots if place in offered else slots_each
+    return Member(
+        id=instance.id,
+        state=instance.state,
+        slots=worker.slots * slots_each if worker else expected,
+        place=place,
+        market=order.market,
+        price_per_hour=order.price_per_hour or 0.0,
+        requested_ms=instance.requested_ms,
+        since_ms=instance.since_ms,
+        ready_ms=instance.ready_ms,
+        drain_by_ms=instance.drain_by_ms,
+        in_use=worker.in_flight if worker else None,
+        gpu_load=_gpu_load(worker),
+        heard_ms=worker.last_seen_ms if worker else None,
+        ends_ms=ends_ms,
+    )
+
+
+def _foreign(worker: Worker, slots_each: int) -> Member:
+    return Member(
+        id=worker.worker_id,
+        state=State.READY,
+        slots=worker.slots * slots_each,
+        in_use=worker.in_flight,
+        gpu_load=_gpu_load(worker),
+        heard_ms=worker.last_seen_ms,
+        ours=False,
+    )
+
+
+def _gpu_load(worker: Worker | None) -> float | None:
+    load = (worker.load or {}).get("gpu_load") if worker else None
+    return float(load) if isinstance(load, int | float) else None
