@@ -40,7 +40,7 @@ ifdef URL
 	@$(BIN)/vestibule doctor --contract $(URL)
 	@$(BIN)/python -m tests.frontends.fuzz $(URL)
 else
-	@$(BIN)/pytest tests/contract -m "soak or not soak" --timeout 300 -n 3 --dist worksteal
+	@$(BIN)/pytest tests/contract tests/frontends/test_openapi_fuzz.py -m "soak or not soak" --timeout 300 -n 3 --dist worksteal
 endif
 
 bench: $(VENV)/dev.stamp  ## the benchmarks (BENCH=eta for one of them)

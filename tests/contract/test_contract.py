@@ -17,7 +17,7 @@ from tests.contract.set_ups import (
 )
 from tests.scale.conftest import binary_of
 
-FAST = {("one-process", "single"), ("http-api-2.0", "single"), ("one-process", "cluster")}
+FAST = {("http-api-2.0", "single")}
 POLL = "who cannot stream is told to poll"
 NEED_STREAMS = {rule.name for rule in CHAPTERS["streams"]} - {POLL}
 NEED_STREAMS |= {"a client has its whole turn by a stream"}

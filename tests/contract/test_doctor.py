@@ -261,6 +261,25 @@ async def test_who_is_no_vestibule_is_said(service: Service) -> None:
         await command.examined(_words(url), KEYS)
 
 
+@pytest.mark.parametrize("body", [{}, {"pools": None}, {"pools": [{}]}])
+async def test_who_says_yes_to_everything_is_no_vestibule(service: Service, body: object) -> None:
+    def lie(answer: Answer) -> None:
+        answer.status, answer.body = 200, body
+
+    async with lying(service.url, lie) as url:
+        with pytest.raises(CommandError, match="is no Vestibule: GET /admin/pools gave 200"):
+            await command.examined(_words(url), KEYS)
+
+
+async def test_who_sends_elsewhere_says_where(service: Service) -> None:
+    def lie(answer: Answer) -> None:
+        answer.status, answer.headers["Location"] = 301, "https://queue.example/healthz"
+
+    async with lying(service.url, lie) as url:
+        with pytest.raises(CommandError, match="gave 301, to https://queue.example/healthz"):
+            await command.examined(_words(url), KEYS)
+
+
 async def test_where_people_wait_it_must_be_meant(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +296,8 @@ async def test_where_people_wait_it_must_be_meant(
     ("words", "said"),
     [
         (["--contract", "ftp://x"], "--contract: ftp://x is no http:// or https:// URL"),
+        (["--contract", "http://x:99999"], "--contract: http://x:99999 is no http://"),
+        (["--contract", "http://[::1"], r"--contract: http://\[::1 is no http://"),
         (["--only", "no such rule"], "--only: no rule's name holds 'no such rule'"),
         (["--service-key", "a b"], "--service-key: not a key"),
         (["--admin-key", ""], "the admin key is needed: --admin-key, VESTIBULE_ADMIN_KEY"),

@@ -197,16 +197,28 @@ def test_bodies_are_bounded_also_unpacked(ask: Asking) -> None:
     assert brotli.status == 422
 
 
-def test_a_body_that_is_no_base64(ask: Asking) -> None:
-    given = event("POST", "/queue/join/ada", {}) | {"body": "?", "isBase64Encoded": True}
+@pytest.mark.parametrize("body", ["?", "e30=\n", "é", "\ud800"])
+def test_a_body_that_is_no_base64(ask: Asking, body: str) -> None:
+    given = event("POST", "/queue/join/ada", {}) | {"body": body, "isBase64Encoded": True}
     assert ask.functions(given)["statusCode"] == 422
 
 
-def test_anything_but_a_call_is_refused(ask: Asking) -> None:
-    shapes: list[dict[str, Any]] = [{}, {"Records": []}, {"requestContext": {}, "rawPath": "/"}]
-    for given in shapes:
-        with pytest.raises(NotAnHttpEvent):
-            ask.functions(given)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        [],
+        {"Records": []},
+        {"requestContext": {}, "rawPath": "/"},
+        {"requestContext": {"http": {"method": None}}, "rawPath": "/healthz"},
+        {"httpMethod": 5, "path": "/healthz"},
+        event("POST", "/queue/join/ada") | {"body": {"auto_confirm": True}},
+        event("POST", "/queue/join/ada") | {"body": 5},
+    ],
+)
+def test_anything_but_a_call_is_refused(ask: Asking, given: Any) -> None:
+    with pytest.raises(NotAnHttpEvent):
+        ask.functions(given)
 
 
 def test_settings_that_would_let_everybody_in_are_refused(empty: str) -> None:
