@@ -54,7 +54,7 @@ class Client:
                 turns are open, and one more. You close it.
 
         Raises:
-            ValueError: not a URL.
+            ValueError: not a URL, or not a key.
         """
         self._calls = Calls(url, key, patience_s, http)
         self._blocks: Counter[str] = Counter()

@@ -121,9 +121,11 @@ class Calls:
         self, url: str, key: str, patience_s: float, http: aiohttp.ClientSession | None
     ) -> None:
         """As of ``client.Client``."""
-        address = URL(url)
-        if address.scheme not in ("http", "https") or not address.host:
-            raise ValueError(f"url: {url!r} is not http://HOST or https://HOST")
+        if not _is_address(url):
+            shown = re.sub("//.*@", "//…@", url)  # a password is nobody's to read
+            raise ValueError(f"url: {shown!r} is not http://HOST or https://HOST")
+        if not re.fullmatch(r"[\x21-\x7e]*", key):
+            raise ValueError("key: not a key; keys are printable ASCII without spaces")
         self._url, self._key, self._patience_s = url.rstrip("/"), key, patience_s
         self._given, self._http = http is not None, http
 
@@ -247,19 +249,31 @@ def _error(status: int, headers: Mapping[str, str], raw: bytes) -> AdmissionErro
     """What an answer other than 200 says; one without a problem is of somebody on the way."""
     try:
         problem = msgspec.json.decode(raw, type=dict[str, Any])
-        kind = _ERRORS.get(status, AdmissionError) if "code" in problem else AdmissionError
     except msgspec.DecodeError:
-        problem, kind = {}, AdmissionError
+        problem = {}
+    is_ours = _is_ours(problem)
+    kind = _ERRORS.get(status, AdmissionError) if is_ours else AdmissionError
     named = problem.get("field")
     error = kind(
         str(problem.get("detail", f"status {status}, and no word of Vestibule")),
-        code=str(problem.get("code", "not_vestibule")),
+        code=problem["code"] if is_ours else "not_vestibule",
         field=None if named is None else str(named),
         retry_after_s=_seconds(headers),
         extra={name: value for name, value in problem.items() if name not in _PROBLEM},
     )
     error.status = status
     return error
+
+
+def _is_ours(problem: Mapping[str, Any]) -> bool:
+    """Whether it has a code, and the ticket that its code tells of (``ended``)."""
+    try:
+        code = msgspec.convert(problem.get("code"), str)
+        if code == "ticket_ended":
+            msgspec.convert(problem.get("ticket"), Ticket)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _seconds(headers: Mapping[str, str]) -> int | None:
@@ -275,6 +289,16 @@ def _again_s(error: AdmissionError, pause_s: float) -> float | None:
     if error.retry_after_s is not None:
         return error.retry_after_s * random.uniform(*LATER)
     return pause_s * random.uniform(*JITTER)
+
+
+def _is_address(url: str) -> bool:
+    """Of a service, perhaps below a path. Who calls is told by the key, so it names nobody."""
+    try:
+        address = URL(url)
+    except ValueError:
+        return False
+    is_http = address.scheme in ("http", "https") and bool(address.host)
+    return is_http and not (address.user or address.query_string or address.fragment)
 
 
 def _is_token(key: str) -> bool:

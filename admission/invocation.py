@@ -7,7 +7,6 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-in
 """
 
 import base64
-import binascii
 import zlib
 from collections.abc import Iterator, Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -43,6 +42,7 @@ class Invocation:
             read = _read_old if _is_old(event) else _read_new
             self.method, self.remote, pairs, self.rel_url = read(event)
             self._body, self._is_base64 = event.get("body"), bool(event.get("isBase64Encoded"))
+            _must_be_text(method=self.method, body=self._body or "")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise NotAnHttpEvent(f"not an event of an HTTP call: {error!r}") from error
         self.headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict(pairs))
@@ -85,7 +85,7 @@ class Invocation:
         try:
             text = self._body or ""
             raw = base64.b64decode(text, validate=True) if self._is_base64 else text.encode()
-        except (binascii.Error, UnicodeEncodeError) as error:
+        except ValueError as error:  # letters that no UTF-8 has, or base64 has not
             raise web.RequestPayloadError("body") from error
         raw = _unpacked(raw, self.headers.get(hdrs.CONTENT_ENCODING, "identity").lower())
         if len(raw) > wire.BODY_BYTES_MAX:
@@ -98,6 +98,13 @@ class Invocation:
 
     def __setitem__(self, key: web.RequestKey[T], value: T, /) -> None:
         self._facts[key] = value
+
+
+def _must_be_text(**values: Any) -> None:
+    """Raises TypeError for another: who invokes by hand may give a body that is JSON already."""
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: {type(value).__name__}")
 
 
 def _is_old(event: Event) -> bool:

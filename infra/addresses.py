@@ -5,6 +5,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from yarl import URL
+
 from infra.errors import CommandError
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -57,3 +59,20 @@ def callable_url(host: str, port: int) -> str:
     """How a process of this machine calls what listens on ``host``, also on "everywhere"."""
     name = _EVERYWHERE.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def asked_url(option: str, text: str) -> str:
+    """The address of a service that ``option`` names, perhaps below a path, without a last slash.
+
+    Raises:
+        CommandError: it is none, or names somebody: keys have options of their own.
+    """
+    try:
+        url = URL(text)
+        is_http = url.scheme in ("http", "https") and bool(url.host)
+        good = is_http and not (url.user or url.query_string or url.fragment)
+    except ValueError:
+        good = False
+    if not good:
+        raise CommandError(f"{option}: {text} is no http:// or https:// URL")
+    return text.rstrip("/")

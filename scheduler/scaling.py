@@ -125,6 +125,7 @@ class Scaling:
             places_of(offers, self._providers, each),
             ends_ms=_ends_ms(mine, drained),
             slots_each=each,
+            kept=[one.id for one in mine if one.asked_by != ASKED_BY],
         )
 
     def _say(self, decision: Decision) -> None:

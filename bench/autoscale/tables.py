@@ -30,8 +30,7 @@ async def main() -> None:
     print("  waits in seconds; * the documented or default value of the knob")
     for number, rows in enumerate(swept := sweep()):
         _print(number, rows)
-    plot.frontiers({load(n, SEEDS[0]).name: rows for n, rows in enumerate(swept)}, FOLDER)
-    plot.day(FOLDER)
+    plot.draw({load(n, SEEDS[0]).name: rows for n, rows in enumerate(swept)}, FOLDER)
     print(f"{time.perf_counter() - started:.0f} s; drawn in docs/autoscale")
 
 
@@ -58,7 +57,7 @@ def _print(number: int, rows: list[Row]) -> None:
     saved = saving(rows, default.p95)
     assert saved is not None, "the default row is on no frontier"
     words = "reached" if saved >= SAVED_LEAST else "MISSED"
-    print(f"  {SAVED_LEAST:.0%} cheaper at our default's p95: {words} ({saved:+.1%})")
+    print(f"  {SAVED_LEAST:.0%} cheaper than the best at our default's p95: {words} ({saved:.1%})")
 
 
 def saving(rows: list[Row], p95: float, among: tuple[str, ...] | None = None) -> float | None:
@@ -75,5 +74,5 @@ def _saved(rows: list[Row], level: float) -> str:
     saved = saving(rows, level)
     moving = tuple(name for name in CONTENDERS if name not in (OURS, "fixed"))
     scaled = saving(rows, level, moving)
-    words = "" if saved is None else f"  {saved:+.1%} of the best"
-    return words + ("" if scaled is None else f", {scaled:+.1%} of the best that scales")
+    words = "" if saved is None else f"  ours saves {saved:.1%}"
+    return words + ("" if scaled is None else f", of those that scale {scaled:.1%}")

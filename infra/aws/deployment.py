@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.aws.program import Program
+from infra.aws.program import Program, Stopped
 from infra.errors import CommandError
 
 SOURCE = Path(__file__).parent / "terraform"
@@ -84,10 +84,17 @@ class Deployment:
             left.unlink()  # of another version
         for path in sorted(SOURCE.iterdir()):
             shutil.copyfile(path, self.folder / path.name)
-        (self.folder / BACKEND).write_text(json.dumps(self._backend, indent=2))
         if self._vars:
             (self.folder / YOURS).write_bytes(self._vars.read_bytes())
-        self._program.run("init", "-input=false", "-no-color")
+        backend = self.folder / BACKEND
+        before = _kept(backend)
+        backend.write_text(json.dumps(self._backend, indent=2))
+        try:
+            self._program.run("init", "-input=false", "-no-color")
+        except (CommandError, Stopped):
+            if before:  # a place where no state can be had is not the one to remember
+                backend.write_text(json.dumps(before, indent=2))
+            raise
 
     @property
     def package(self) -> Path:

@@ -99,14 +99,18 @@ def build(
     ``root`` is the checkout whose functions they are; ``compiled``: with bytecode beside the code.
 
     Raises:
-        CommandError: no checkout, no pip, no wheel for that runtime, or too large for Lambda; this
-            Python writes another bytecode.
+        CommandError: no checkout, no folder for it, no pip, no wheel for that runtime, or too large
+            for Lambda; this Python writes another bytecode.
     """
     runtime = Runtime(python, architecture)
     if not (root / LOCK).is_file():
         raise CommandError(f"{LOCK} is not in {root}: package from a checkout of the repository")
     if compiled:
         bytecode.must_be_of(runtime)
+    path = output
+    if output.suffix != ".zip":
+        path = output / f"vestibule-functions-{runtime.name}-{architecture}.zip"
+    _make_folder(path.parent)
     say(f"libraries for {runtime.name} on {architecture}, as {LOCK} names them")
     with tempfile.TemporaryDirectory(prefix="vestibule-package-") as folder:
         _install(root / LOCK, Path(folder), runtime)
@@ -114,12 +118,17 @@ def build(
     if compiled:
         files |= bytecode.of(files)
     say(f"{len(files)} files, of {_commit(root, files)}")
-    path = output
-    if output.suffix != ".zip":
-        path = output / f"vestibule-functions-{runtime.name}-{architecture}.zip"
-    path.parent.mkdir(parents=True, exist_ok=True)
     archive.write(path, files, PROGRAMS)
     return _checked(path, sum(map(len, files.values())))
+
+
+def _make_folder(folder: Path) -> None:
+    """Before pip takes its time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise CommandError(f"{folder} cannot be made for the zip: {why}") from error
 
 
 def _install(lock: Path, folder: Path, runtime: Runtime) -> None:

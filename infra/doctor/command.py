@@ -5,9 +5,9 @@ import asyncio
 import json
 import re
 import signal
-from urllib.parse import urlsplit
 
 from infra import environment
+from infra.addresses import asked_url
 from infra.doctor import report
 from infra.doctor.deployment import Unreachable, deployment
 from infra.doctor.examination import Examination, Verdict, examine, waiting
@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
         CommandError: nobody to examine, a key is missing or wrong, or people wait there.
     """
     keys = _keys(args)
-    if urlsplit(args.contract).scheme not in ("http", "https"):
-        raise CommandError(f"--contract: {args.contract} is no http:// or https:// URL")
+    args.contract = asked_url("--contract", args.contract)
     if args.only and not _chosen(args.only):
         raise CommandError(f"--only: no rule's name holds {args.only!r}")
     return asyncio.run(_until_told_to_stop(args, keys))

@@ -216,7 +216,7 @@ class Deployment:
         try:
             alive = await self.nobody("GET", "/healthz")
             if alive.status != 200 or not isinstance(alive.json, dict):
-                raise Unreachable(f"{self.url} is no Vestibule: GET /healthz gave {alive.shown}")
+                raise self._is_another(alive)
             ready = await self.nobody("GET", "/readyz")
             pools = await self.admin("GET", "/admin/pools")
             metrics = await self.service("GET", "/queue/metrics")
@@ -229,9 +229,18 @@ class Deployment:
         for name, reply in (("admin", pools), ("service", metrics)):
             if reply.status != 200:
                 raise Unreachable(f"{self.url} does not accept the {name} key: {reply.shown}")
+        try:
+            found = {pool["pool"]: pool for pool in pools.json["pools"] if pool["waiting"] >= 0}
+        except (LookupError, TypeError, Broken) as error:
+            raise self._is_another(pools) from error
         if admins.status != 403:
             raise Unreachable(f"{self.url}: the service key is an admin's; a service key is needed")
-        return {pool["pool"]: pool for pool in pools.json["pools"]}
+        return found
+
+    def _is_another(self, reply: Reply) -> Unreachable:
+        where = reply.headers.get("Location")
+        gave = f"{reply.status}, to {where}" if where else reply.shown
+        return Unreachable(f"{self.url} is no Vestibule: {reply.call} gave {gave}")
 
 
 @asynccontextmanager

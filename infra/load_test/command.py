@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from infra import environment
-from infra.addresses import callable_url
+from infra.addresses import asked_url, callable_url
 from infra.errors import CommandError
 from infra.load_test import plot, report
 from infra.load_test.crowd import Coming, Crowd, Manners
@@ -156,22 +157,18 @@ def _check_writable(file: Path | None, folder: Path | None) -> None:
 
 def _target(args: argparse.Namespace) -> Target:
     settings = environment.settings()
-    url = args.url or callable_url(settings.host, settings.port)
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise CommandError(f"--url: {url} is no http:// or https:// URL")
-    local = is_here(address.hostname)
+    url = asked_url("--url", args.url or callable_url(settings.host, settings.port))
+    host = URL(url).host or ""
+    local = is_here(host)
     if not local and not args.yes_really:
-        raise CommandError(
-            f"--url: {address.hostname} is not this machine; who means it adds --yes-really"
-        )
+        raise CommandError(f"--url: {host} is not this machine; who means it adds --yes-really")
     key = args.service_key or kept_key(settings, "service_key")
     if not key:
         where = "--service-key, VESTIBULE_SERVICE_KEY, or keys.json in VESTIBULE_STATE_DIR"
         raise CommandError(f"the service key is needed: {where}")
     if not re.fullmatch(r"[\x21-\x7e]+", key):
         raise CommandError("--service-key: not a key; keys are printable ASCII without spaces")
-    return Target(url.rstrip("/"), key, args.pool, args.model, local=local)
+    return Target(url, key, args.pool, args.model, local=local)
 
 
 def _plans(args: argparse.Namespace) -> list[Coming]:

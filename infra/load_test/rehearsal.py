@@ -148,29 +148,37 @@ class Rehearsal:
     # --- looks -----------------------------------------------------------------------------------
 
     async def _check(self, http: ClientSession, *, also_where_people_wait: bool) -> None:
-        metrics = await self._ask(http, f"/queue/metrics?pool={self.target.pool}")
+        metrics = await self._ask(http, f"/queue/metrics?pool={self.target.pool}", "waiting")
         if metrics["waiting"] and not also_where_people_wait:
             raise CommandError(
                 f"{metrics['waiting']} wait at {self.target.url}: a load test would make them wait"
                 " longer. Come back when nobody does, or add --yes-really."
             )
         self.watch.sampled(metrics, 0.0)
-        models = [model["id"] for model in (await self._ask(http, "/v1/models"))["data"]]
+        served = await self._ask(http, "/v1/models", "data")
+        models = [model["id"] for model in served["data"]]
         if not models:
             raise CommandError(f"{self.target.url} serves no model at this moment")
         if self.model and self.model not in models:
             raise CommandError(f"--model: {self.model} is not served; there is {', '.join(models)}")
         self.model = self.model or models[0]
 
-    async def _ask(self, http: ClientSession, path: str) -> dict[str, Any]:
+    async def _ask(self, http: ClientSession, path: str, field: str) -> dict[str, Any]:
+        """The JSON object there, which has ``field``. A redirect is not followed: who asks for this
+        machine means no other.
+
+        Raises:
+            CommandError: nobody answers, or something else does.
+        """
         url, timeout = self.target.url.rstrip("/"), ClientTimeout(total=LOOK_S)
         try:
-            async with http.get(url + path, headers=self._headers, timeout=timeout) as answer:
+            async with http.get(
+                url + path, headers=self._headers, timeout=timeout, allow_redirects=False
+            ) as answer:
                 if answer.status != 200:
                     why = _why(await answer.text(errors="replace"))
                     raise CommandError(f"{url}, GET {path}: {answer.status}, {why}")
-                found: dict[str, Any] = await answer.json()
-                return found
+                found: Any = await answer.json()
         except TimeoutError as error:
             raise CommandError(f"{url}: no answer within {LOOK_S:.0f} s") from error
         except ClientConnectorError as error:
@@ -179,6 +187,9 @@ class Rehearsal:
             raise CommandError(f"{url}: nobody answers there ({why})") from error
         except (ClientError, ValueError) as error:
             raise CommandError(f"{url}: no answer of Vestibule ({error})") from error
+        if not isinstance(found, dict) or field not in found:
+            raise CommandError(f"{url}, GET {path}: no answer of Vestibule (without {field!r})")
+        return found
 
     async def _look_on(
         self, http: ClientSession, scene: Scene, tell: Callable[["Rehearsal"], None]
@@ -192,8 +203,9 @@ class Rehearsal:
     async def _look(self, http: ClientSession, scene: Scene) -> None:
         pool = self.target.pool
         try:
-            metrics = await self._ask(http, f"/queue/metrics?pool={pool}")
-            listed = await self._ask(http, f"/queue/status?pool={pool}&limit={LIST_MAX}")
+            metrics = await self._ask(http, f"/queue/metrics?pool={pool}", "waiting")
+            path = f"/queue/status?pool={pool}&limit={LIST_MAX}"
+            listed = await self._ask(http, path, "queue_items")
         except CommandError:
             self.watch.missed += 1
             if scene.now_s() - self._answered_s >= AWAY_S:

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|(API|ACCESS|PRIVATE)_?KEY", re.I)
-OURS = ("VESTIBULE_WORKER_", "VESTIBULE_ADMISSION_URL", "VESTIBULE_POOL", "VESTIBULE_STATE_DIR")
+OURS = (
+    "WORKER_",
+    "VESTIBULE_WORKER_",
+    "VESTIBULE_ADMISSION_URL",
+    "VESTIBULE_POOL",
+    "VESTIBULE_STATE_DIR",
+)
 """What a provider says itself, so that no machine takes the name of another."""
 
 

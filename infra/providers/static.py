@@ -6,7 +6,6 @@ hosts need it on storage that they share (``folder``).
 """
 
 import asyncio
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from msgspec import Struct
 from admission.instance import INSTANCE_ID, Instance, Offer, Order, Volume
 from infra.providers import fields
 from infra.providers.deployment import Deployment
+from infra.providers.locked import locked
 from scheduler.fleet.port import Gone, Machine, Power, Refused, Unclear
 
 T = TypeVar("T")
@@ -77,6 +77,7 @@ class Static:
     ) -> None:
         self.name = name
         self.capacity: int | None = len(settings.machines)
+        self.lag_s: float = 0.0
         self._hosts, self._clock = {host.name: host for host in settings.machines}, clock
         given = deployment.folder / settings.folder
         folder = given if settings.folder else deployment.state_dir / "claims" / name
@@ -183,6 +184,7 @@ class Static:
             type=host.type,
             launched_ms=claim.since_ms,
             installed=True,
+            worker_id=host.name,
         )
 
     def _fit(self, instance_id: str, order: Order) -> Sequence[Host]:
@@ -223,10 +225,9 @@ class Claims:
         """What is done to the claims inside is kept, unless it raises.
 
         Raises:
-            BlockingIOError: another process has them now.
+            BlockingIOError: another has them for seconds.
         """
-        with self._lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(self._lock):
             claims = self.read()
             before = dict(claims)
             yield claims

@@ -104,18 +104,20 @@ def missing(demand: Demand | None, fleet: Fleet, spec: FleetSpec, now_ms: int) -
     if not demand.elastic:
         return "the pool's capacity is a fixed number: workers would not change it"
     ready = [member for member in fleet.members if member.state == "ready"]
-    silent = [member for member in ready if _silent_ms(member, now_ms) > spec.stale_ms]
+    silent = [m for m in ready if not m.usable or _silent_ms(m, now_ms) > spec.stale_ms]
     if 2 * len(silent) > len(ready):
-        return f"{len(silent)} of {len(ready)} ready workers are silent"
+        return f"{len(silent)} of {len(ready)} workers are silent or unready all at once"
     return ""
 
 
 def supply_of(fleet: Fleet, spec: FleetSpec, now_ms: int) -> tuple[Member, ...]:
-    """Who is ready or will be: neither draining nor taken back, nor silent for long."""
+    """Who is ready or will be: neither draining nor taken back, nor unusable, nor silent for
+    long."""
     return tuple(
         member
         for member in fleet.members or ()
         if member.ends_ms is None
+        and member.usable
         and (
             member.state in LOADING
             or (member.state == "ready" and _silent_ms(member, now_ms) <= spec.silence_ms)

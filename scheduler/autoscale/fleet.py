@@ -1,13 +1,17 @@
 """The fleet as one decision sees it: the instances of a pool with their workers, and the places."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from admission.domain import Worker
 from admission.instance import Instance, Order, State
 from scheduler.autoscale.places import ON_DEMAND, Failure, Place
 
+BLAMELESS = frozenset({"VOLUMES_DELETE_PENDING", "TERMINATE_PENDING", "ORPHAN"})
+"""Error codes that say nothing of how well a machine can be had at its place."""
+SILENT = "no heartbeat"  # a registry's reason: it was ready when it was last heard
 LOADING = frozenset({State.PROVISIONING, State.BOOTING})
 BILLED = LOADING | {State.READY, State.DRAINING, State.TERMINATING}
 FAILED = frozenset({State.PROVISIONING_FAILED, State.STARTUP_FAILED, State.FAILED})
@@ -17,7 +21,9 @@ class Member(Struct, frozen=True, kw_only=True):
     """An instance of the pool that is billed or about to be, with its worker where it has one.
 
     ``slots``: of the pool, that it gives or will give. ``ours``: False for a worker that somebody
-    else manages: it is supply, and never ordered, drained or paid for.
+    else manages: it is supply, and never ordered, drained or paid for. ``kept``: somebody else
+    ordered it: it counts and costs, and theirs is the word to end it. ``usable``: False when its
+    worker says that it is not ready, or may not be used: it is no supply.
     """
 
     id: str
@@ -35,6 +41,8 @@ class Member(Struct, frozen=True, kw_only=True):
     heard_ms: int | None = None  # its last heartbeat
     ends_ms: int | None = None  # its provider takes it back then
     ours: bool = True
+    kept: bool = False
+    usable: bool = True
 
     @property
     def loading(self) -> bool:
@@ -60,17 +68,24 @@ class Fleet(Struct, frozen=True, kw_only=True):
         *,
         ends_ms: Mapping[str, int] | None = None,
         slots_each: int = 1,
+        kept: Collection[str] = (),
     ) -> "Fleet":
         """From the store's instances and workers of one pool.
 
         ``slots_each``: of the pool, for each slot of a worker (``sessions_per_slot``).
         ``ends_ms``: instance id -> when its provider takes it back.
+        ``kept``: ids of instances that are not to be drained or ended.
         """
         offered = {place.name: place for place in places}
         known = {worker.worker_id: worker for worker in workers}
         all_of_them = list(instances)
         members = [
-            _member(each, known.get(each.id), offered, (ends_ms or {}).get(each.id), slots_each)
+            replace(
+                _member(
+                    each, known.get(each.id), offered, (ends_ms or {}).get(each.id), slots_each
+                ),
+                kept=each.id in kept,
+            )
             for each in all_of_them
             if each.state in BILLED
         ]
@@ -79,7 +94,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
         failures = [
             Failure(place_of(each.order), each.ended_ms or each.since_ms)
             for each in all_of_them
-            if each.error_code or each.state in FAILED
+            if (each.error_code or each.state in FAILED) and each.error_code not in BLAMELESS
         ]
         return cls(
             at_ms=at_ms,
@@ -119,6 +134,7 @@ def _member(
         in_use=worker.in_flight if worker else None,
         gpu_load=_gpu_load(worker),
         heard_ms=worker.last_seen_ms if worker else None,
+        usable=_usable(worker),
         ends_ms=ends_ms,
     )
 
@@ -133,6 +149,13 @@ def _foreign(worker: Worker, slots_each: int) -> Member:
         heard_ms=worker.last_seen_ms,
         ours=False,
     )
+
+
+def _usable(worker: Worker | None) -> bool:
+    """Silence is looked at elsewhere: a registry calls it unready too."""
+    if worker is None or worker.ready:
+        return True
+    return worker.reason == SILENT and not worker.draining
 
 
 def _gpu_load(worker: Worker | None) -> float | None:

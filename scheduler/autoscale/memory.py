@@ -157,10 +157,11 @@ class Memory(Struct, frozen=True, kw_only=True):
         )
 
     def boot_ms(self, spec: FleetSpec) -> float:
-        """How long an order made now is expected to take, rather too long than too short."""
+        """How long an order made now is expected to take, rather too long than too short; at least
+        a second, also when a clock went back between an order and its end."""
         if self.boot.mean_ms is None:
             return float(spec.boot_ms)
-        return self.boot.mean_ms + self.boot.deviation_ms
+        return max(1000.0, self.boot.mean_ms + self.boot.deviation_ms)
 
     def _follows(self, spec: FleetSpec, now_ms: int) -> bool:
         return self.at_ms is not None and 0 <= now_ms - self.at_ms <= spec.gap_ms

@@ -80,7 +80,7 @@ def shrink(
     """
     left = list(supply)
     drains, ends = [], []
-    for member in sorted((each for each in supply if each.ours), key=_rank):
+    for member in sorted((each for each in supply if each.ours and not each.kept), key=_rank):
         slots, over = sum(each.slots for each in left), exceeds(left, spec, most)
         ondemand = sum(each.market != SPOT for each in left if each.ours)
         based = member.market != SPOT and ondemand <= spec.ondemand_base

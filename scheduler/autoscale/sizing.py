@@ -14,6 +14,10 @@ from scheduler.autoscale.memory import Memory
 from scheduler.autoscale.spec import FleetSpec
 from scheduler.autoscale.staffing import slots_for
 
+SURGE_MOST = 2
+"""A surge is never believed to bring more than so many times those who are there: a class that
+joins at once is no rate that goes on."""
+
 
 class Want(Struct, frozen=True):
     """``slots`` that are wanted when a machine ordered now would be ready, ``steady`` of them for
@@ -44,7 +48,9 @@ def size(
     if rate is None:
         steady = demand.in_use or 0
     backlog = _backlog(demand, supply, rate, held_ms, boot_ms, now_ms)
-    excess = math.ceil(min(backlog, backlog * held_ms / (boot_ms * spec.clear_boots)))
+    # What of it is in the load already: those whose turns are long, and would still run then.
+    apart = backlog * (1 - math.exp(-boot_ms / held_ms))
+    excess = math.ceil(min(apart, apart * held_ms / (boot_ms * spec.clear_boots)))
     if memory.deserted(spec, now_ms):
         steady = 0  # a rate that fades is never quite nothing
     slots, urgent = steady + excess, panic
@@ -55,6 +61,8 @@ def size(
     for words, overdue in _overdue(demand, spec, memory, boot_ms, now_ms):
         if overdue > slots:
             slots, why, urgent = overdue, words, True
+    if panic:
+        slots = min(slots, SURGE_MOST * ((demand.in_use or 0) + (demand.waiting or 0)))
     if demand.slots_most is not None:
         slots = min(slots, demand.slots_most)
     numbers: dict[str, float | int | None] = {

@@ -26,7 +26,9 @@ class Traffic(Struct, frozen=True, kw_only=True):
     rate: float | None = None
     trend: float = 0.0  # of the rate, per ms
     fast_rate: float | None = None  # of the panic window
-    change: int = 0  # 1 a surge, -1 a slump was seen by the newest look
+    sign: int = 0  # 1 of a surge, -1 of a slump, in the newest look
+    signs_ms: int = 0  # so long each look showed it
+    change: int = 0  # the same once it lasted: what is usual was set anew by this look
     used_ms: float = 0.0  # slot-ms in use, and how many turns ended: their decayed sums
     ended: float = 0.0
     held_ms: float | None = None  # mean time that a slot is held, by the newest that was learnt
@@ -76,16 +78,22 @@ class Traffic(Struct, frozen=True, kw_only=True):
         # While little was seen, a plain mean: the first moment is not worth a whole window.
         window = min(spec.usual_window_ms, max(self.seen_ms, passed))
         expected = self.rate + self.trend * passed
-        rate = max(0.0, expected + _share(passed, window) * (seen - expected))
+        # Who comes all at once is a queue, no rate, until it lasts: then it is a surge.
+        usual = self.rate * passed
+        counted = min(seen, (usual + SURE * math.sqrt(usual + 1)) / passed)
+        rate = max(0.0, expected + _share(passed, window) * (counted - expected))
         slope = (rate - self.rate) / passed
         trend = self.trend + _share(passed, spec.trend_window_ms) * (slope - self.trend)
         fast = self.fast_rate + _share(passed, spec.panic_window_ms) * (seen - self.fast_rate)
         if self.seen_ms < spec.usual_window_ms:
             trend = 0.0
         after = replace(self, rate=rate, trend=trend, fast_rate=fast, seen_ms=self.seen_ms + passed)
-        change = after._changed(spec)
+        sign = after._sign(came, passed, spec)
+        signs_ms = self.signs_ms + passed if sign and sign == self.sign else 0
+        after = replace(after, sign=sign, signs_ms=signs_ms, change=0)
+        change = sign if signs_ms >= spec.panic_window_ms else 0
         if not change:
-            return replace(after, change=0)
+            return after
         # What is usual is what there is now; how long that was seen begins with the short window.
         return replace(after, rate=fast, trend=0.0, seen_ms=2 * spec.panic_window_ms, change=change)
 
@@ -97,15 +105,16 @@ class Traffic(Struct, frozen=True, kw_only=True):
         ahead = spec.trend_window_ms * (1 - math.exp(-ms / spec.trend_window_ms))
         return min(2 * self.rate, max(0.0, self.rate + self.trend * ahead))
 
-    def _changed(self, spec: FleetSpec) -> int:
+    def _sign(self, came: int, passed: int, spec: FleetSpec) -> int:
         """1 when far more come in the short window than is usual, -1 when far fewer do, by more
-        than chance; else 0."""
+        than chance, and the newest (``came`` in ``passed`` ms) say so too; else 0."""
         usual, now = self._counts(spec)
+        newest = (self.rate or 0.0) * passed
         if abs(now - usual) <= SURE * math.sqrt(usual + 1):
             return 0
-        if now > spec.panic_ratio * usual:
+        if now > spec.panic_ratio * usual and came > newest + SURE / 2 * math.sqrt(newest + 1):
             return 1
-        return -1 if spec.panic_ratio * now < usual else 0
+        return -1 if spec.panic_ratio * now < usual and came < newest else 0
 
     def _counts(self, spec: FleetSpec) -> tuple[float, float]:
         """How many come in a short window, usually and now. An exponential window of w holds as

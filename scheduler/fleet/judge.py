@@ -112,15 +112,16 @@ class _Case:
     @property
     def machine(self) -> Found | None:
         """As it was found last; a gone one that may only be too new to be listed is not known."""
-        found = self.seen.machine.found if self.seen.machine else None
-        if isinstance(found, Gone) and not self._old_enough:
+        answer = self.seen.machine
+        if answer is None:
+            return None
+        began_ms = max(self.it.tried_ms or 0, self.it.launched_ms or 0)
+        unseen_s = self.limits.unseen_s
+        if not self.it.provider_id:
+            unseen_s = max(unseen_s, self.limits.unnamed_s)
+        if isinstance(answer.found, Gone) and answer.at_ms - began_ms < unseen_s * 1000:
             return Blind("it is too new to be missed")
-        return found
-
-    @property
-    def _old_enough(self) -> bool:
-        began = max(self.it.tried_ms or 0, self.it.launched_ms or 0)
-        return self._passed(began, self.limits.unseen_s)
+        return answer.found
 
     # --- provisioning and booting ------------------------------------------------------------
 

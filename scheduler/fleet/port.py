@@ -86,6 +86,7 @@ class Provider(Protocol):
 
     name: str  # as in Order.provider
     capacity: int | None  # how many machines it can have at most; None: not known
+    lag_s: float  # what is new may be "not found" for so long; 0: never
 
     async def offers(self) -> Sequence[Offer]:
         """What may be ordered now."""

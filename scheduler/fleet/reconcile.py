@@ -13,6 +13,9 @@ import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+
+import msgspec
 
 from admission import logs
 from admission.clock import Clock
@@ -69,8 +72,8 @@ class Memory:
     unwell_ms: int | None = None
     told: str = ""  # the last trouble that stands in the history
 
-    def saw(self, found: Found, now_ms: int) -> None:
-        self.machine = Answer(found, now_ms)
+    def saw(self, found: Found, asked_ms: int) -> None:
+        self.machine = Answer(found, asked_ms)
         if isinstance(found, Machine):
             self.worker_id = found.worker_id
 
@@ -134,7 +137,9 @@ class Reconciler:
         rng: random.Random | None = None,
     ) -> None:
         self._provider, self._records, self._workers = provider, records, workers
-        self._clock, self._limits = clock, limits or Limits()
+        self._clock, given = clock, limits or Limits()
+        unseen_s = min(given.unseen_s, provider.lag_s)
+        self._limits = msgspec.structs.replace(given, unseen_s=unseen_s)
         self._patience = Patience(provider.name, self._now_ms, rng or random.Random())
         self._memories: dict[str, Memory] = {}
         self._ahead_ms = 0.0  # of the store's clock before ours
@@ -286,7 +291,7 @@ class Reconciler:
 
     async def _launch(self, fence: Fence, visit: Visit) -> bool:
         it = visit.instance
-        visit.memory.asked["launch"] = self._now_ms()
+        visit.memory.asked["launch"] = asked_ms = self._now_ms()
         if self._patience.closed(it.id):
             return False
         await self._write(fence, visit, to.try_launch(it, self._now_ms()))
@@ -300,7 +305,7 @@ class Reconciler:
         if isinstance(found, Blind):
             await self._trouble(fence, visit, "launch", found.why)
             return False
-        visit.memory.saw(found, self._now_ms())
+        visit.memory.saw(found, asked_ms)
         made = to.create(
             visit.instance,
             self._now_ms(),
@@ -312,7 +317,7 @@ class Reconciler:
 
     async def _advance(self, fence: Fence, visit: Visit, step: Advance) -> bool:
         it = visit.instance
-        visit.memory.asked["advance"] = self._now_ms()
+        visit.memory.asked["advance"] = asked_ms = self._now_ms()
         try:
             found = await self._patience.ask(
                 it.id, lambda: self._provider.advance(it, step.machine)
@@ -325,27 +330,23 @@ class Reconciler:
         if isinstance(found, Blind):
             await self._trouble(fence, visit, "advance", found.why)
             return False
-        visit.memory.saw(found, self._now_ms())
+        visit.memory.saw(found, asked_ms)
         return True
 
     async def _delete(self, fence: Fence, visit: Visit, step: Terminate | DeleteVolume) -> bool:
         provider, it = self._provider, visit.instance
         if isinstance(step, Terminate):
-            action, done = (
-                "terminate",
-                await self._patience.ask(it.id, lambda: provider.terminate(it.provider_id)),
-            )
-            visit.memory.asked[action] = self._now_ms()
+            action = name = "terminate"
+            call, about = partial(provider.terminate, it.provider_id), it.id
         else:
-            action, done = (
-                "delete_volume",
-                await self._patience.ask(
-                    step.volume_id, lambda: provider.delete_volume(step.volume_id)
-                ),
-            )
-            visit.memory.asked[step.volume_id] = self._now_ms()
+            action, name = "delete_volume", step.volume_id
+            call, about = partial(provider.delete_volume, step.volume_id), step.volume_id
+        done = await self._patience.ask(about, call)
         if isinstance(done, Blind):
             await self._trouble(fence, visit, action, done.why)
+            if isinstance(step, Terminate):
+                return False  # it is asked again as soon as patience allows
+        visit.memory.asked[name] = self._now_ms()
         return True
 
     # --- what only tells, or asks ----------------------------------------------------------------
@@ -364,17 +365,18 @@ class Reconciler:
 
     async def _look(self, visit: Visit, step: Step) -> None:
         provider, it, ask = self._provider, visit.instance, self._patience.ask
+        asked_ms = self._now_ms()
         match step:
             case Look():
                 found = await ask(it.id, lambda: provider.look(it.provider_id))
-                visit.memory.saw(found, self._now_ms())
+                visit.memory.saw(found, asked_ms)
             case Find():
                 found = await ask(it.id, lambda: provider.find(it.id))
-                visit.memory.saw(found, self._now_ms())
+                visit.memory.saw(found, asked_ms)
             case ListVolumes():
                 listed = await ask(it.id, lambda: provider.volumes(it.id, it.provider_id))
                 visit.volumes = listed if isinstance(listed, Blind) else tuple(listed)
-                visit.memory.asked["volumes"] = self._now_ms()
+                visit.memory.asked["volumes"] = asked_ms
             case LookVolume(volume_id):
                 visit.disks[volume_id] = await ask(
                     volume_id, lambda: provider.look_volume(volume_id)

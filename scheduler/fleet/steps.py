@@ -23,7 +23,7 @@ Found = Machine | Gone | Blind
 
 
 class Answer(Struct, frozen=True):
-    """What was found, and when."""
+    """What was found, and when it was asked: the answer may be older than its arrival."""
 
     found: Found
     at_ms: int

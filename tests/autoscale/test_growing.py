@@ -52,23 +52,25 @@ def test_the_estimated_wait_alone_is_reason_enough() -> None:
     scene.ready(2)
     facts = {"arrived_total": None, "begun_total": None, "waiting": 14, "in_use": 8}
     assert not scene.decide(wait_ms=45_000, **facts).launches  # it may be over at once
-    scene.now_ms += 25_000
+    scene.now_ms += 35_000
     scene._live()
     decision = scene.decide(wait_ms=45_000, **facts)
     # 8 slots x 40 s over the target, within a boot of 60 s: 5.3 slots more
     assert len(decision.launches) == 2
     assert "the estimated wait is 45 s" in decision.reason
+    scene.now_ms += 1000  # the fleet does not show them yet
+    assert not scene.decide(wait_ms=45_000, **facts).launches
 
 
 def test_slots_in_use_alone_are_reason_enough() -> None:
     scene = Scene(FleetSpec(saturation=0.9))
     scene.ready(2)
     facts = {"arrived_total": None, "begun_total": None, "in_use": 8}
-    for _ in range(6):
+    for _ in range(8):
         scene.decide(**facts)
         scene.now_ms += 10_000
         scene._live()
-    (decision,) = (each for each in scene.history if each.launches)
+    decision = next(each for each in scene.history if each.launches)
     assert len(decision.launches) == 1
     assert "8.0 of 8 slots are in use" in decision.reason
 
@@ -165,6 +167,26 @@ def test_what_a_boot_takes_is_learnt() -> None:
     scene = Scene(FleetSpec(workers_min=1, boot_ms=600_000))
     scene.run(300)
     assert scene.memory.boot.mean_ms == BOOT_MS
+
+
+@pytest.mark.parametrize("took_ms", [0, -5_000])
+def test_a_boot_that_took_no_time_is_no_trouble(took_ms: int) -> None:
+    scene = Scene(FleetSpec())
+    scene.ready(1, ready_ms=scene.now_ms + took_ms)
+    scene.waiting = 9
+    scene.run(60, rate=0.5)
+    assert scene.memory.boot_ms(scene.spec) >= 1000
+
+
+def test_people_who_wait_for_long_sessions_are_counted_once() -> None:
+    """Each takes one slot and no more, however long they wait."""
+    scene = Scene(FleetSpec(wait_target_ms=60_000, workers_max=100), held_ms=1_200_000)
+    scene.ready(10)
+    scene.run(3600, rate=0.025)  # 30 of 40 slots
+    scene.waiting += 60
+    scene.arrived += 60
+    scene.run(120, rate=0.025)
+    assert 90 <= sum(m.slots for m in scene.members.values()) <= 120
 
 
 def test_names_are_those_of_instances_and_never_twice() -> None:

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from admission.instance import State
-from scheduler.autoscale import Demand, FleetSpec, Memory, decide
-from tests.autoscale.scene import Scene, member
+from admission.domain import Worker
+from admission.instance import Instance, Order, State
+from scheduler.autoscale import Demand, Fleet, FleetSpec, Memory, decide
+from tests.autoscale.metrics import metrics
+from tests.autoscale.scene import START_MS, Scene, member
 
 
 def crowded() -> Scene:
@@ -65,7 +67,7 @@ def test_when_most_workers_are_silent_it_holds() -> None:
     for id in ("w-0", "w-1"):
         scene.members[id] = replace(scene.members[id], heard_ms=scene.now_ms - 31_000)
     decision = scene.decide()
-    assert (decision.acts, decision.hold) == (0, "2 of 3 ready workers are silent")
+    assert (decision.acts, decision.hold) == (0, "2 of 3 workers are silent or unready all at once")
 
 
 def test_a_silent_worker_counts_for_a_while_and_then_is_replaced() -> None:
@@ -149,8 +151,6 @@ def test_counters_that_began_anew_are_no_rate() -> None:
 
 
 def test_demand_is_read_from_the_pools_metrics() -> None:
-    from tests.autoscale.metrics import metrics
-
     demand = Demand.of(metrics(active=3, draft=1, finishing=2, waiting=5, admitted_total=40))
     assert (demand.in_use, demand.waiting, demand.arrived_total, demand.begun_total) == (
         6,
@@ -167,4 +167,61 @@ def test_a_worker_that_never_reported_is_silent_from_when_it_became_ready() -> N
     scene.members["a"] = member("a", heard_ms=None, state=State.READY)
     assert not scene.decide().hold
     scene.now_ms += 31_000
-    assert scene.decide().hold == "1 of 1 ready workers are silent"
+    assert scene.decide().hold == "1 of 1 workers are silent or unready all at once"
+
+
+def test_one_that_is_not_ready_is_replaced_and_many_at_once_are_not() -> None:
+    scene = Scene(FleetSpec(workers_min=3))
+    scene.ready(3)
+    scene.members["w-0"] = replace(scene.members["w-0"], usable=False)
+    assert len(scene.decide().launches) == 1
+    scene.members["w-1"] = replace(scene.members["w-1"], usable=False)
+    assert scene.decide().hold
+
+
+def worker(id: str, **facts: Any) -> Worker:
+    known: dict[str, Any] = {
+        "worker_id": id,
+        "url": "",
+        "kind": "agent",
+        "pool": "default",
+        "models": ("m",),
+        "slots": 2,
+        "ready": True,
+        "draining": False,
+        "reason": None,
+        "first_seen_ms": START_MS,
+        "last_seen_ms": START_MS,
+        "load": {"gpu_load": 0.25},
+        "in_flight": 1,
+    }
+    return Worker(**{**known, **facts})
+
+
+def test_the_fleet_is_read_from_the_store() -> None:
+    order = Order(provider="aws", type="g5", price_per_hour=1.5)
+    instances = [
+        Instance(id, order, State.READY, 1, 100, START_MS, START_MS, START_MS, ready_ms=START_MS)
+        for id in ("fine", "silent", "broken", "leaving")
+    ]
+    unready = {"ready": False, "load": None}
+    workers = [
+        worker("fine"),
+        worker("silent", **unready, reason="no heartbeat"),
+        worker("broken", **unready, reason="checksum"),
+        worker("leaving", **unready, reason="no heartbeat", draining=True),
+        worker("static", kind="static"),
+    ]
+    fleet = Fleet.of(START_MS, instances, workers, [], slots_each=4, ends_ms={"fine": 7})
+    found = {member.id: member for member in fleet.members or ()}
+    assert {id: (m.usable, m.ours, m.slots) for id, m in found.items()} == {
+        "fine": (True, True, 8),
+        "silent": (True, True, 8),
+        "broken": (False, True, 8),
+        "leaving": (False, True, 8),
+        "static": (True, False, 8),
+    }
+    fine = found["fine"]
+    assert (fine.gpu_load, fine.in_use, fine.price_per_hour, fine.ends_ms) == (0.25, 1, 1.5, 7)
+    assert fine.place == "aws/g5//on-demand"
+    assert found["silent"].gpu_load is None

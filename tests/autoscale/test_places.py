@@ -94,6 +94,7 @@ def test_instances_of_the_store_become_members_and_failures() -> None:
             instance("b", State.PROVISIONING_FAILED, "PROVIDER_OUT_OF_STOCK"),
             instance("c", State.TERMINATED),
             instance("d", State.ARCHIVED, "STARTUP_TIMEOUT"),
+            instance("e", State.TERMINATED, "VOLUMES_DELETE_PENDING"),
         ],
         [],
         [SPOT],

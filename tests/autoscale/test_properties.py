@@ -120,7 +120,7 @@ def kept(decision: Decision, fleet: Fleet, spec: FleetSpec, before: Memory) -> N
     assert before.version == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data(), spec=specs())
 def test_no_bound_is_ever_broken_and_a_hold_does_nothing(
     data: st.DataObject, spec: FleetSpec
@@ -149,7 +149,7 @@ def test_no_bound_is_ever_broken_and_a_hold_does_nothing(
         memory = after
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     load=st.floats(0.5, 60.0),
     held_s=st.sampled_from([2.0, 10.0, 60.0, 600.0]),
@@ -164,14 +164,14 @@ def test_constant_demand_comes_to_rest(
         FleetSpec(workers_max=100, wait_target_ms=30_000), held_ms=held_s * 1000, gpu_load=gpu_load
     )
     scene.ready(start)
-    scene.run(max(3600, 8 * held_s), rate)
-    rest = scene.run(1800, rate)
+    scene.run(max(1800, 8 * held_s), rate)
+    rest = scene.run(900, rate)
     assert not any(decision.acts for decision in rest)
     assert scene.slots >= rate * held_s - 1
     assert scene.slots <= rate * held_s * 1.35 + 12
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     load=st.floats(0.01, 300),
     more=st.floats(0, 50),
@@ -189,7 +189,7 @@ def test_more_load_or_less_patience_never_wants_fewer_slots(
     assert slots_for(load, target_ms, held_ms, share / 2) >= slots
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     waiting=st.integers(0, 300),
     more=st.integers(0, 300),
@@ -219,7 +219,7 @@ def test_more_demand_never_wants_fewer_slots(**given_: Any) -> None:
     assert wanted(given_["waiting"], given_["wait_ms"], given_["came"] + given_["more"]) >= base
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     steps=st.lists(
         st.tuples(st.floats(0, 5), st.sampled_from([60, 300, 900])), min_size=2, max_size=6

@@ -55,12 +55,26 @@ def test_where_there_are_no_gpus_they_are_not_asked() -> None:
 
 
 def test_what_was_wanted_lately_stays() -> None:
-    scene = Scene(FleetSpec())
+    scene = Scene(FleetSpec(surplus_after_ms=900_000))
     scene.ready(6)
-    scene.run(900, rate=1.9)
-    high = scene.slots
-    assert high >= 20
-    assert shrunk(scene, 590, rate=1.7) is None
+    scene.run(1800, rate=1.9)
+    after = shrunk(scene, 2400, rate=1.35)  # too little of a fall to be a slump
+    assert after is not None
+    assert after >= 900
+
+
+def test_while_somebody_waits_too_long_nobody_goes() -> None:
+    """Whatever the formula says: the engine knows better why they wait."""
+    for wait_ms, leaves in ((60_000, False), (1_000, True)):
+        scene = Scene(FleetSpec())
+        scene.ready(5)
+        scene.run(340, rate=0.1)
+        drains = 0
+        for _ in range(20):
+            scene.now_ms += 10_000
+            scene._live()
+            drains += len(scene.decide(waiting=1, wait_ms=wait_ms).drains)
+        assert bool(drains) is leaves
 
 
 def test_never_under_the_least() -> None:
@@ -85,7 +99,7 @@ def test_a_loading_one_that_is_still_wanted_is_never_picked() -> None:
     scene = Scene(FleetSpec())
     scene.ready(2)
     scene.run(600, rate=0.7)
-    scene.run(60, rate=1.6)
+    scene.run(90, rate=1.6)
     loading = {id for id, m in scene.members.items() if m.loading}
     assert loading
     scene.run(BOOT_MS / 1000 + 20, rate=1.6)
@@ -178,3 +192,12 @@ def test_so_many_stay_on_demand() -> None:
     scene.ready(3, SPOT)
     scene.run(1800)
     assert sorted(m.market for m in scene.members.values()) == ["on-demand", "spot"]
+
+
+def test_what_somebody_else_ordered_counts_and_is_never_ended() -> None:
+    scene = Scene(FleetSpec(workers_max=1, zero_after_ms=0))
+    scene.ready(2, kept=True)
+    scene.ready(1)
+    scene.run(1800)
+    assert sorted(scene.members) == ["w-0", "w-1"]
+    assert not scene.history[-1].acts

@@ -25,6 +25,8 @@ MIRRORS = (  # Terraform's own places, and where an image of a machine may have 
     *(Path.home() / ".terraform.d/plugins", Path("/usr/local/share/terraform/plugins")),
     *(Path("/usr/share/terraform/plugins"), *Path("/opt").glob("*")),
 )
+TICKS = {"queue-ticks": {"REDIS_URL"}}
+"""Which secrets the ticks' function reads."""
 # Moto forgets these, so that they would be set anew at each deploy.
 FORGOTTEN = {
     *("aws_appautoscaling_target", "aws_ecs_service", "aws_launch_template"),
@@ -105,6 +107,8 @@ def words(tmp_path: Path, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(package, "build", build)
     variables: dict[str, Any] = {"domain": "chat.example.org", **aws, "is_protected": False}
     variables |= {"redis_cidrs": ["10.0.0.0/24"], "model_bucket": "our-models"}
+    made = boto3.client("secretsmanager").create_secret(Name="jwt", SecretString="x" * 32)
+    variables["secret_settings"] = {"VESTIBULE_OWUI_JWT_SECRET": made["ARN"]}
     variables["worker_image"] = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/worker:1"
     return _told(tmp_path, variables)
 
@@ -149,7 +153,16 @@ def test_all_but_elasticache_is_made_and_gone_again(
     assert "s3://our-models/models" in script
 
     functions = boto3.client("lambda").list_functions()["Functions"]
-    assert {each["FunctionName"] for each in functions} == {"queue-admission", "queue-ticks"}
+    read = {
+        each["FunctionName"]: set(json.loads(each["Environment"]["Variables"]["SECRETS"]))
+        for each in functions
+    }
+    assert read == {"queue-admission": {"REDIS_URL", *made["secret_arns"]["value"]}, **TICKS}
+    told = boto3.client("ecs").describe_task_definition(taskDefinition="queue-service")
+    (container,) = told["taskDefinition"]["containerDefinitions"]
+    assert {"VESTIBULE_OWUI_JWT_SECRET", "VESTIBULE_DATABASE_URL", *read["queue-admission"]} == {
+        each["name"] for each in container["secrets"]
+    }
     alarms = boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert {f"queue-{name}" for name in ("queue-wait", "ticks-silent", "api-errors")} <= {
         each["AlarmName"] for each in alarms

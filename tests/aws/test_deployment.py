@@ -201,6 +201,16 @@ def test_the_state_is_locked_in_a_bucket_or_here_when_told_so(desk: Desk) -> Non
     }
 
 
+def test_a_wrong_place_of_the_state_is_not_remembered(desk: Desk) -> None:
+    assert desk.deploy("--yes") == 0
+    desk.set(FAILS="init", SAYS="Error: Backend configuration changed")
+    assert desk("deploy", "--yes", "--state-bucket", "anothers") == 1
+    desk.set(SAYS="")
+    assert desk("deploy", "--yes") == 0
+    kept = json.loads((desk.folder / "backend.tf.json").read_text())
+    assert kept == {"terraform": {"backend": {"local": {}}}}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -244,6 +244,14 @@ def test_without_a_checkout_that_is_said(tmp_path: Path) -> None:
         build(tmp_path, say=quiet, root=tmp_path)
 
 
+def test_without_a_folder_for_it_that_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    with pytest.raises(CommandError, match="/file/dist cannot be made for the zip: not a dir"):
+        build(tmp_path / "file" / "dist", say=said.append)
+    assert said == []
+
+
 def test_without_pip_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "find_spec", lambda name: None)
     with pytest.raises(CommandError, match="pip is needed: .* -m ensurepip"):

@@ -50,9 +50,28 @@ def test_no_secret_is_a_variable_or_an_output() -> None:
     told = {name for name in names if secret.search(name.split(".")[1])}
     assert told == {
         *("var.redis_url_secret_arn", "var.database_url_secret_arn", "output.secret_arns"),
+        "var.secret_settings",  # by their ARNs
         *("var.redis_token_version", "var.redis_token_strategy"),
         *("output.functions_url", "output.repository_url"),
     }
+
+
+def test_a_secret_setting_is_named_by_its_arn_and_any_other_may_be_given() -> None:
+    settings, by_arn = (
+        hcl.blocks()[f"var.{name}"]["validation"][0]["condition"]
+        for name in ("settings", "secret_settings")
+    )
+    made_here = set(hcl.blocks()["local.made_keys"])
+    (refused,) = re.findall(r'regex\("(.+?)"', settings)
+    for field in Settings.model_fields.values():
+        name = str(field.alias)
+        said = f'"{name}"' in settings
+        if "SecretStr" in str(field.annotation):
+            assert re.search(refused, name), name
+            assert not said, name
+            assert name in made_here or f'"{name}"' in by_arn, name
+        elif not name.endswith("_URL"):
+            assert said or not re.search(refused, name), name
 
 
 def test_a_policy_allows_what_is_done_to_what_is_ours() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from aiohttp import web
 
 from admission import client_calls
 from admission.client import Away, Client
@@ -157,6 +158,27 @@ async def test_an_answer_of_something_else_is_an_error(
     assert len(wire.seen) == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "ticket_ended", "detail": "over"},
+        {"code": "ticket_ended", "detail": "over", "ticket": {"ticket_id": 1}},
+        {"code": ["ticket_ended"], "detail": None},
+        {"detail": "Not Found"},
+    ],
+)
+async def test_a_refusal_of_something_else_is_an_error(
+    behind: Client, wire: Wire, body: dict[str, object]
+) -> None:
+    async def act(_: web.Request) -> web.StreamResponse:
+        return web.json_response(body, status=404)
+
+    wire.acts["events"] = wire.acts["heartbeat"] = act
+    with pytest.raises(AdmissionError) as strange:
+        await anext(behind.events("ada"))
+    assert (strange.value.status, strange.value.code) == (404, "not_vestibule")
+
+
 async def test_a_token_is_replaced_by_its_renewal(
     service: Service, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,10 +190,24 @@ async def test_a_token_is_replaced_by_its_renewal(
             assert (await own.status("ada")).status == "draft"
 
 
-@pytest.mark.parametrize("url", ["localhost:8600", "ftp://x", "", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:8600", "ftp://x", "", "http://", "http://x:99999", "http://[::1"),
+        *("http://ada:secret@x", "http://x/queue?pool=a", "http://x#top"),
+    ],
+)
 def test_an_address_that_is_none_is_named(url: str) -> None:
-    with pytest.raises(ValueError, match="url: "):
+    with pytest.raises(ValueError, match="url: ") as wrong:
         Client(url)
+    assert "secret" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("key", ["read from a file\n", "two words", "clé"])
+def test_a_key_that_is_none_is_not_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="key: not a key") as wrong:
+        Client("http://x", key)
+    assert key not in str(wrong.value)
 
 
 def test_it_may_be_used_far_from_the_service() -> None:

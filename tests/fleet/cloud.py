@@ -73,6 +73,7 @@ class FakeCloud:
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     name: str = "cloud"
     capacity: int | None = None
+    lag_s: float = 300.0
     times: Times = field(default_factory=Times)
     quota: int = 1_000
     sold_out: set[str] = field(default_factory=set)  # zones

@@ -163,6 +163,20 @@ def test_not_found_is_not_believed_of_what_is_new() -> None:
     assert isinstance(step(State.TERMINATING, seen(Gone()), **new), Wait)
 
 
+def test_an_answer_is_as_old_as_its_question() -> None:
+    asked = replace(seen(), machine=Answer(Gone(), NOW - 4_000))
+    assert isinstance(step(State.BOOTING, asked, tried_ms=NOW - 303_000), Wait)
+    assert isinstance(step(State.BOOTING, asked, tried_ms=NOW - 304_000), Move)
+
+
+def test_a_launch_may_be_under_way_also_where_lists_never_lag() -> None:
+    for ago_ms, over in [(119_000, False), (120_000, True)]:
+        record = {"provider_id": "", "launched_ms": None, "tried_ms": NOW - ago_ms}
+        it = replace(IT, state=State.TERMINATING, **record)
+        made = judge(it, seen(Gone()), NOW, Limits(unseen_s=0))
+        assert isinstance(made, Move) == over
+
+
 def test_an_agent_of_the_wrong_file_fails_after_a_minute() -> None:
     wrong = changed(UNREADY, verdict="agent checksum is 0")
     record = {"progress": 75, "volumes": (DISK,)}

@@ -123,6 +123,15 @@ async def test_disks_of_nobody_get_a_record_and_are_deleted(yard: Yard) -> None:
     assert yard.cloud.disks_left() == []
 
 
+async def test_a_disk_that_its_owner_keeps_is_nobodys_business(yard: Yard) -> None:
+    yard.cloud.end(yard.cloud.make("i-lost", ORDER))
+    for disk in yard.cloud.disks.values():
+        disk.goes_with_it = disk.ours_to_delete = False
+    await sweep(yard, GRACE_S * 2)
+    assert yard.store.kept == {}
+    assert len(yard.cloud.disks_left()) == 1
+
+
 @pytest.mark.parametrize("call", ["machines", "orphan_volumes"])
 async def test_half_a_list_makes_no_orphans(yard: Yard, call: str) -> None:
     yard.cloud.make("i-lost", ORDER)

@@ -192,6 +192,31 @@ async def test_instances_of_other_providers_are_not_ours(yard: Yard) -> None:
     assert yard.names() == ["request"]
 
 
+async def test_an_end_that_was_not_heard_is_asked_for_again_soon(yard: Yard) -> None:
+    await yard.up("i-1")
+    yard.cloud.fault = lambda call: "down" if call == "terminate" else ""
+    await yard.ask(Kind.TERMINATE, "i-1", drain_s=0)
+    await yard.tick()
+    yard.cloud.fault = lambda call: ""
+    await yard.run(15)
+    assert not yard.cloud.runs(yard.vm())
+
+
+@pytest.mark.parametrize(("lag_s", "seconds"), [(300.0, 300), (0.0, 60)])
+async def test_where_lists_never_lag_what_is_gone_is_gone_at_once(
+    yard: Yard, lag_s: float, seconds: int
+) -> None:
+    yard.cloud.lag_s, yard.cloud.times.delete = lag_s, 0
+    yard.scheduler = yard.another()
+    await yard.order()
+    await yard.tick()
+    yard.cloud.end(yard.vm())
+    await yard.run(seconds - 10)
+    assert (yard.it().state == "booting") == (lag_s > 0)
+    await yard.run(100)
+    assert (yard.it().state, yard.it().error_code) == ("terminated", "DELETED_BY_PROVIDER")
+
+
 async def test_a_drained_worker_gets_nothing_new_and_may_be_taken_back(yard: Yard) -> None:
     await yard.up("i-1")
     await yard.ask(Kind.DRAIN, "i-1", drain_s=600)
@@ -309,6 +334,18 @@ async def test_a_scheduler_that_just_began_believes_no_silence(yard: Yard) -> No
     yard.scheduler = yard.another()
     await yard.run(120)
     assert yard.it().state == "ready"
+
+
+async def test_a_scheduler_that_did_not_look_for_long_has_seen_no_silence(yard: Yard) -> None:
+    """As one that leads again after another did."""
+    await yard.up("i-1", "i-2")
+    yard.agents.of[yard.vm().id].dies_ms = yard.clock.now_ms()
+    await yard.run(90)
+    yard.pass_s(3_600)
+    await yard.run(170)
+    assert yard.it().state == "ready"
+    await yard.run(60)
+    assert yard.it().error_code == "WORKER_LOST"
 
 
 async def test_a_machine_of_an_agent_that_the_provider_installs_is_advanced(yard: Yard) -> None:

@@ -22,6 +22,7 @@ sys.exit(main({words!r}))
 EXTRAS = {  # of commands that have none of their own
     **{name: "admission" for name in ("gateway", "doctor", "load-test")},
     "aws": "functions",
+    "provision": "fleet",
 }
 IMPORTED_AS = {"pyjwt": "jwt", "nvidia-ml-py": "pynvml"}
 
@@ -42,7 +43,10 @@ def _modules(extra: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["admission", "gateway", "worker", "scheduler", "owui", "doctor", "load-test", "aws"],
+    [
+        *("admission", "gateway", "worker", "scheduler", "owui", "doctor", "load-test", "aws"),
+        "provision",  # and with it the others for machines
+    ],
 )
 def test_a_command_runs_with_nothing_but_its_own_extra(command: str) -> None:
     missing = _modules("up") - _modules(EXTRAS.get(command, command))

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from admission.instance import Offer
 from admission.settings import SettingsError
 from infra import fleet_file
+from scheduler.prices import priced
+from tests.infra.conftest import ROOT
+
+DEAR = Offer("host", "", "on-demand", 9.0)
 
 WHOLE = """
 [deployment]
@@ -152,3 +157,11 @@ def test_what_is_no_toml_and_what_is_not_there(file: Path) -> None:
     file.unlink()
     with pytest.raises(SettingsError, match="VESTIBULE_FLEET: .*No such file"):
         fleet_file.read(file)
+
+
+def test_the_example_of_the_documentation_is_one() -> None:
+    found = fleet_file.read(ROOT / "docs" / "fleet.toml")
+    assert {planned.kind for planned in found.providers.values()} == {"local", "bare-metal", "aws"}
+    assert found.pools["default"].providers == ("rack", "aws")
+    assert [offer.price_per_hour for offer in priced([DEAR], "rack", found.prices)] == [0.29]
+    assert priced([DEAR], "here", found.prices) == [DEAR]

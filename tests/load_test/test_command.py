@@ -218,6 +218,15 @@ def test_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         args.run(args)
 
 
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8600", "http://127.0.0.1:99999", "http://[::1", "http://a:b@127.0.0.1"]
+)
+def test_what_is_no_url(url: str) -> None:
+    args = _parsed("group", "--url", url, "--service-key", "k")
+    with pytest.raises(CommandError, match=re.escape(f"--url: {url} is no http://")):
+        args.run(args)
+
+
 # --- who comes ----------------------------------------------------------------------------------
 
 

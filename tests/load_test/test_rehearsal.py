@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -153,6 +154,43 @@ async def test_nobody_there() -> None:
     nowhere = Target("http://127.0.0.1:1", "k", "default")
     with pytest.raises(CommandError, match=r"nobody answers there \(connection refused\)"):
         await _done(nowhere, _crowd().single("ada"))
+
+
+@pytest.mark.parametrize("body", [{}, [], None])
+async def test_something_else_there(body: object) -> None:
+    async def act(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    async with _standing(act) as url:
+        with pytest.raises(CommandError, match=r"no answer of Vestibule \(without 'waiting'\)"):
+            await _done(Target(url, "k", "default"), _crowd().single("ada"))
+
+
+async def test_nobody_is_sent_to_another_machine(target: Target) -> None:
+    asked: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({"waiting": 0})
+
+    async with _standing(elsewhere) as other:
+
+        async def act(request: web.Request) -> web.Response:
+            raise web.HTTPFound(other + request.path)
+
+        async with _standing(act) as url:
+            with pytest.raises(CommandError, match="GET /queue/metrics.*: 302"):
+                await _done(replace(target, url=url), _crowd().single("ada"))
+    assert asked == []
+
+
+@asynccontextmanager
+async def _standing(act: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """The URL of somebody who does so with every call."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", act)
+    async with TestServer(app) as server:
+        yield str(server.make_url("")).rstrip("/")
 
 
 async def test_a_service_that_goes_away_for_good_ends_it(

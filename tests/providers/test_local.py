@@ -18,6 +18,7 @@ from infra.providers.local import Local, Settings, open, processes
 from infra.providers.local.folder import MachineFolder
 from scheduler.fleet.port import Gone, Machine, Power, Refused, Unclear
 from tests.providers.contract import ID, OTHER, ProviderContract, World
+from tests.providers.metal import TOKEN
 from tests.worker.processes import BAD_VLLM, GOOD_VLLM, stand_in_for_vllm
 from tests.worker.stand_ins import Admission
 
@@ -25,7 +26,6 @@ from tests.worker.stand_ins import Admission
 QUIET = "trap 'kill $!; exit 0' TERM; echo begun; sleep 300 & wait"
 DEAF = "trap '' TERM; echo begun; sleep 300; sleep 300"
 DEADLINE_S = 20.0
-TOKEN = "shared-worker-token"
 
 
 def deployment(folder: Path, admission_url: str = "http://127.0.0.1:1", token: str = TOKEN) -> Any:
@@ -177,6 +177,17 @@ async def test_an_end_takes_what_a_dead_worker_left_behind(world: LocalWorld) ->
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
+async def test_what_is_asked_at_once_is_done_one_after_the_other(tmp_path: Path) -> None:
+    world = LocalWorld(tmp_path, capacity=4)
+    names = [f"i-{number}" for number in range(4)]
+    machines = await asyncio.gather(*(world.provider.launch(n, world.order) for n in names))
+    assert len({machine.address for machine in machines}) == 4
+    await world.settle()
+    await asyncio.gather(*(world.provider.terminate(name) for name in names))
+    await world.settle()
+    assert await world.provider.machines() == []
+
+
 async def test_what_does_not_end_is_killed(tmp_path: Path) -> None:
     world = LocalWorld(tmp_path, script=DEAF)
     await world.provider.launch(ID, world.order)
@@ -251,12 +262,6 @@ async def test_the_token_is_in_no_command_line(world: LocalWorld) -> None:
     assert (world.folder / ID).stat().st_mode & 0o077 == 0
 
 
-@pytest.fixture
-async def admission() -> AsyncIterator[Admission]:
-    async with Admission().running() as running:
-        yield running
-
-
 # --- a real worker --------------------------------------------------------------------------------
 
 
@@ -265,7 +270,7 @@ async def test_real_workers_register_by_their_instances_ids_and_end(
 ) -> None:
     vllm = stand_in_for_vllm(tmp_path, GOOD_VLLM)
     settings = Settings(model="demo", vllm=str(vllm), capacity=2, drain=1, folder="w")
-    provider = open("local", settings, deployment(tmp_path, admission.url, "shared"))
+    provider = open("local", settings, deployment(tmp_path, admission.url))
     machine = await provider.launch(ID, Order("local", pool="night"))
     await admission.until_ready()
     report = admission.heartbeats[-1].body
@@ -284,7 +289,7 @@ async def test_a_real_worker_whose_model_does_not_start_says_why(
 ) -> None:
     vllm = stand_in_for_vllm(tmp_path, BAD_VLLM)
     settings = Settings(model="demo", vllm=str(vllm), drain=0, folder="w")
-    provider = open("local", settings, deployment(tmp_path, admission.url, "shared"))
+    provider = open("local", settings, deployment(tmp_path, admission.url))
     await provider.launch(ID, Order("local"))
 
     async def failed() -> Any:

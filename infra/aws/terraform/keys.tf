@@ -13,13 +13,14 @@ locals {
     { for name, key in aws_secretsmanager_secret_version.key : name => { arn = aws_secretsmanager_secret.key[name].arn, version = key.version_id } },
     { REDIS_URL = local.has_redis ? { arn = var.redis_url_secret_arn, version = "" } : { arn = aws_secretsmanager_secret.redis_url[0].arn, version = aws_secretsmanager_secret_version.redis_url[0].version_id } },
     var.database_url_secret_arn == "" ? {} : { VESTIBULE_DATABASE_URL = { arn = var.database_url_secret_arn, version = "" } },
+    { for name, arn in var.secret_settings : name => { arn = arn, version = "" } },
   )
 
-  # Who may read which. Functions have no SQL in their package (docs/functions.md).
+  # Who may read which. Functions have no SQL in their package (docs/functions.md), and no gateway.
   secrets_of = {
     service   = [for name in keys(local.secrets) : name]
     scheduler = [for name in keys(local.secrets) : name if contains(["REDIS_URL", "VESTIBULE_DATABASE_URL"], name)]
-    admission = ["REDIS_URL", "VESTIBULE_ADMIN_KEY", "VESTIBULE_SERVICE_KEY", "VESTIBULE_WORKER_TOKEN"]
+    admission = [for name in keys(local.secrets) : name if !contains(["VESTIBULE_DATABASE_URL", "VESTIBULE_OWUI_JWT_SECRET"], name)]
     ticks     = ["REDIS_URL"]
   }
 }

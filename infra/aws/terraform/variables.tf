@@ -52,9 +52,19 @@ variable "settings" {
   validation {
     condition = alltrue([
       for name in keys(var.settings) :
-      !can(regex("_(KEY|TOKEN|SECRET|URL)$", name)) && !contains(["REDIS_HOST", "VESTIBULE_AUTH", "VESTIBULE_HOST", "VESTIBULE_PORT"], name)
+      (name == "VESTIBULE_RATE_KEY" || !can(regex("_(KEY|TOKEN|SECRET|URL)$", name))) && !contains(["REDIS_HOST", "VESTIBULE_AUTH", "VESTIBULE_HOST", "VESTIBULE_PORT"], name)
     ])
     error_message = "settings: secrets, addresses of databases, VESTIBULE_AUTH, VESTIBULE_HOST and VESTIBULE_PORT are not given here."
+  }
+}
+
+variable "secret_settings" {
+  description = "VESTIBULE_OWUI_JWT_SECRET and VESTIBULE_SIGNING_KEY, where you set them: the name and the ARN of the secret that holds it."
+  type        = map(string)
+  default     = {}
+  validation {
+    condition     = length(setsubtract(keys(var.secret_settings), ["VESTIBULE_OWUI_JWT_SECRET", "VESTIBULE_SIGNING_KEY"])) == 0
+    error_message = "secret_settings: VESTIBULE_OWUI_JWT_SECRET and VESTIBULE_SIGNING_KEY alone; databases have variables of their own, all other keys are made here."
   }
 }
 
@@ -173,13 +183,13 @@ variable "task_memory" {
 }
 
 variable "is_public" {
-  description = "Whether the load balancer has public addresses; else it is reached from the VPC and what is peered with it."
+  description = "Whether the load balancer has public addresses; else it is reached from the VPC and what is peered with it. The functions' API is public in any case."
   type        = bool
   default     = true
 }
 
 variable "caller_cidrs" {
-  description = "Networks that may call the load balancer."
+  description = "Networks that may call the load balancer; with vpc_id your NAT's addresses too, as workers call it. The functions' API takes calls from everywhere."
   type        = list(string)
   default     = ["0.0.0.0/0"]
 }

@@ -23,7 +23,7 @@ resource "aws_launch_template" "worker" {
     http_endpoint               = "enabled"
     http_tokens                 = "required" # IMDSv2
     http_put_response_hop_limit = 1          # the machine itself, not a container on it
-    instance_metadata_tags      = "disabled"
+    instance_metadata_tags      = "enabled"  # they tell a machine who it is
   }
 
   block_device_mappings {

@@ -20,10 +20,12 @@ pids() { # MARK
 }
 
 detach() { # MARK COMMAND: this script again, in a session of its own
-  rm -f "began.$2"
-  env "$1=$folder" setsid sh "$folder/host.sh" "$folder" "$2" </dev/null >>"$2.log" 2>&1 &
+  rm -f "$folder/began.$2"
+  env -u INSTALLER_OF_VESTIBULE "$1=$folder" setsid sh "$folder/host.sh" "$folder" "$2" </dev/null >>"$2.log" 2>&1 &
   tries=0
-  until [ -e "began.$2" ] || [ "$tries" -ge 100 ]; do tries=$((tries + 1)); sleep 0.1; done
+  until [ -e "$folder/began.$2" ] || [ ! -e "$folder/host.sh" ] || [ "$tries" -ge 100 ]; do
+    tries=$((tries + 1)); sleep 0.1
+  done
 }
 
 kill_all() { # MARK: what is left is killed
@@ -64,13 +66,17 @@ words() { # LOG: its last lines, for people
 }
 
 claim() { # DEPLOYMENT INSTANCE NOW_MS
-  if ! mkdir -p "$folder" 2>/dev/null || ! printf '%s %s %s\n' "$@" 2>/dev/null > "$folder/claim.$$"
-  then
+  if ! mkdir -p "$folder" 2>/dev/null || ! cd "$folder" || [ ! -w . ]; then
     echo "trouble $folder cannot be written by $(id -un)"
+  elif [ ! -e vestibule ] && [ ! -e claim ] && [ -n "$(ls -A)" ]; then
+    echo "trouble $folder holds other things: it is not ours to clear"
   else
-    # A link is made whole or not at all, and never over another.
-    ln "$folder/claim.$$" "$folder/claim" 2>/dev/null || true
-    rm -f "$folder/claim.$$"
+    : > vestibule
+    printf '%s %s %s\n' "$@" > "claim.$$"
+    # A link is made whole or not at all, and never over another. What else lies here is what an end
+    # that broke off has left.
+    if ln "claim.$$" claim 2>/dev/null; then clear_all; fi
+    rm -f "claim.$$"
   fi
   look
 }
@@ -87,14 +93,12 @@ begin() { # DEPLOYMENT INSTANCE, and the files as a tar on standard input
   if ! ours "$1" "$2" || [ -e ending ] || [ -n "$(pids INSTALLER_OF_VESTIBULE)" ]; then
     cat > /dev/null
   else
-    [ "$(cat for 2>/dev/null)" = "$2" ] || clear_all  # what an end that broke off has left
     rm -rf new && mkdir new
     tar -xf - -C new
     [ -e new/complete ] || { echo "trouble the files did not arrive whole"; look; return; }
     rm new/complete
     for file in new/*; do mv -f "$file" .; done
     rmdir new
-    echo "$2" > for
     detach INSTALLER_OF_VESTIBULE install
   fi
   look
@@ -201,7 +205,7 @@ in_container() {
 finish() { # DEPLOYMENT INSTANCE
   if ours "$1" "$2"; then
     : > ending
-    if [ ! -e host.sh ]; then clear_all && rm -f ending claim && cd / && rmdir "$folder"
+    if [ ! -e host.sh ]; then clear_all; leave
     elif [ -z "$(pids REMOVER_OF_VESTIBULE)" ]; then detach REMOVER_OF_VESTIBULE remove
     fi
   fi
@@ -236,22 +240,27 @@ remove() {
   fi
   clear_all
   [ -z "$(pids AGENT_OF_VESTIBULE)" ]
+  leave
+}
+
+leave() { # the claim goes last
   cd /
-  rm -f "$folder/host.sh" "$folder/phase" "$folder/remove.log" "$folder/began.remove"
-  rm -f "$folder/ending" "$folder/claim"
+  for file in began.remove remove.log phase host.sh vestibule ending claim; do
+    rm -f "$folder/$file"
+  done
   rmdir "$folder"
 }
 
 clear_all() { # all but what says whose it is, and that it ends; fails when something stays
   for file in "$folder"/* "$folder"/.[!.]*; do
     case $file in
-      */claim | */ending | */host.sh | */phase | */remove.log | */began.remove) ;;
+      */claim | */vestibule | */ending | */host.sh | */phase | */remove.log | */began.remove) ;;
       *) rm -rf "$file" ;;
     esac
   done
   for file in "$folder"/*; do
     case $file in
-      */claim | */ending | */host.sh | */phase | */remove.log | */began.remove) ;;
+      */claim | */vestibule | */ending | */host.sh | */phase | */remove.log | */began.remove) ;;
       *) if [ -e "$file" ]; then echo "cannot be removed: $file"; return 1; fi ;;
     esac
   done

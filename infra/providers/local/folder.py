@@ -4,16 +4,15 @@
 becomes ``ended/<id>``, where its log stays for a week and says that this id had its machine.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
 from admission.instance import INSTANCE_ID
+from infra.providers.locked import locked
 
 ENDED_KEPT_S = 7 * 86_400.0
 _LOG = "worker.log"
@@ -73,12 +72,9 @@ class Folder:
         self._ended.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Raises ``BlockingIOError`` when another process has it now."""
-        with (self.path / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+    def alone(self) -> AbstractContextManager[None]:
+        """Raises ``BlockingIOError`` when another has it for seconds."""
+        return locked(self.path / "lock")
 
     def machine(self, instance_id: str) -> MachineFolder:
         return MachineFolder(self.path / instance_id)

@@ -44,6 +44,7 @@ class Local:
     ) -> None:
         self.name = name
         self.capacity: int | None = settings.capacity
+        self.lag_s: float = 0.0
         self._settings, self._deployment, self._clock = settings, deployment, clock
         given = deployment.folder / settings.folder
         kept = given if settings.folder else deployment.state_dir / "machines" / name

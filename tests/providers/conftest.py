@@ -1,0 +1,25 @@
+"""A real sshd, and an admission that records what a worker says to it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.providers import metal, sshd
+from tests.providers.sshd import Sshd
+from tests.worker.stand_ins import Admission
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Sshd]:
+    async with sshd.running(tmp_path / "sshd") as running:
+        yield running
+    for process in metal.marked(tmp_path):
+        process.kill()
+
+
+@pytest.fixture
+async def admission() -> AsyncIterator[Admission]:
+    async with Admission().running() as running:
+        running.shared_token = metal.TOKEN
+        yield running
