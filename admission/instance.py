@@ -74,6 +74,7 @@ class Instance(Struct, frozen=True, omit_defaults=True):
     moved_ms: int  # since the progress is what it is
     asked_by: str = ""  # "autoscaler", or a command's id
     provider_id: str = ""  # "" until the provider named it
+    worker_id: str = ""  # its agent's, where the provider says another than ``id``
     address: str = ""  # host of its agent, "" until it is known
     error_code: str = ""  # STARTUP_TIMEOUT, … ; what led to the failure, kept to the end
     error: str = ""  # the same in words

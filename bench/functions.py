@@ -16,7 +16,7 @@ from bench.scripts import server
 COLD, WARM = 9, 2_000
 HANDLERS = {
     "admission.functions": "POST /queue/join, then GET /queue/status",
-    "scheduler.functions": "the ticks of a schedule",
+    "scheduler.functions": "the ticks of a schedule; when warm none is due yet",
     "bench.hello": "one GET over redis-py",
 }
 LEAST = "bench.hello"

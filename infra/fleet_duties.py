@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
@@ -20,6 +21,7 @@ from infra.providers.deployment import Deployment
 from infra.state import kept_key
 from scheduler.fleet.duties import duties
 from scheduler.fleet.port import Provider, Unclear
+from scheduler.fleet.unknown import Unknown
 from scheduler.scaling import Scaling
 from scheduler.tick import Tick
 
@@ -79,14 +81,13 @@ class Fleet:
             await asyncio.sleep(LOOK_S)
 
     async def _wanted(self) -> list[Instance]:
-        if not self._local:
-            return []
-        known = await self._store.instances()
-        return [
-            one
-            for one in known
-            if one.order.provider in self._local and one.state in ASKABLE[Kind.TERMINATE]
-        ]
+        """Those that run here: another host may have a provider of the same name."""
+        here = set()
+        for provider in self._local.values():
+            with suppress(Unclear):
+                here |= {each.instance_id for each in await provider.machines()}
+        known = await self._store.instances() if here else []
+        return [one for one in known if one.id in here and one.state in ASKABLE[Kind.TERMINATE]]
 
 
 @asynccontextmanager
@@ -107,14 +108,16 @@ async def opened(
     if file.deployed.keep_local is not None:
         keep_local = file.deployed.keep_local
     deployment = _deployment(file, settings)
+    await _check_local(file, store)
     async with AsyncExitStack() as stack:
         providers: dict[str, Provider] = {}
         for name, planned in file.providers.items():
             try:
                 module = import_module(KINDS[planned.kind])
                 provider: Provider = module.open(name, planned.settings, deployment)
-            except OSError as error:
-                raise CommandError(f"{file.path}: providers.{name}: {error}") from error
+            except (OSError, ValueError) as error:
+                dot = ": " if isinstance(error, OSError) else "."
+                raise CommandError(f"{file.path}: providers.{name}{dot}{error}") from error
             stack.push_async_callback(provider.close)
             providers[name] = provider
         local = {
@@ -123,6 +126,23 @@ async def opened(
             if planned.kind == LOCAL and not keep_local
         }
         yield Fleet(store.fleet, _ticks(file, store, providers), local)
+
+
+async def _check_local(file: FleetFile, store: RedisStore) -> None:
+    """A scheduler on another host would look for the workers of this one in vain, and end them.
+
+    Raises:
+        CommandError: one leads there now.
+    """
+    leads = {tick.name: tick.holder for tick in await store.ticks.all()}
+    for name, planned in file.providers.items():
+        holder = leads.get(f"instances-{name}") or ""
+        if planned.kind == LOCAL and holder and not holder.startswith(f"{socket.gethostname()}-"):
+            raise CommandError(
+                f"{file.path}: providers.{name}: {holder} on another host has a local provider of"
+                " this name: give each host's its own (if that one was just killed, its lease ends"
+                " in five seconds)"
+            )
 
 
 def _ticks(file: FleetFile, store: RedisStore, providers: dict[str, Provider]) -> list[Tick]:
@@ -135,6 +155,7 @@ def _ticks(file: FleetFile, store: RedisStore, providers: dict[str, Provider]) -
         end_orphans=file.deployed.end_orphans,
         prices=file.prices,
     )
+    ticks.append(Unknown(store.fleet, providers).tick)
     for pool in file.pools.values():
         rooms = {name: providers[name].capacity for name in pool.providers}
         ticks.append(Scaling(store, pool.spec, rooms).tick)

@@ -78,7 +78,7 @@ async def _up(settings: Settings, file: FleetFile | None) -> None:
         stack.push_async_callback(children.stop, "worker", "demo-model")
         await _start_clockwork(stack, store, settings, file)
         lag_s = REFRESH_S if settings.processes > 1 else 0.0  # the others know of it a little later
-        within_s = WORKER_START_S if settings.upstreams or settings.demo else 0.0
+        within_s = WORKER_START_S if settings.upstreams or _has_demo(settings) else 0.0
         ready = asyncio.create_task(_first_worker(directory, within_s, lag_s))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((ready, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -122,7 +122,8 @@ def _short(text: str) -> str:
 
 
 def _has_demo(settings: Settings) -> bool:
-    return settings.demo and not settings.upstreams
+    """Where no workers are named that are to come."""
+    return settings.demo and not settings.upstreams and settings.fleet is None
 
 
 async def _start_demo(settings: Settings, folder: StateFolder, children: Children) -> None:

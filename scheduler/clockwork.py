@@ -111,7 +111,7 @@ class Clockwork:
             return  # the clockwork stops; APScheduler would log it as a failure
         finally:
             self._running.discard(task)
-        if run is not None and self._leases.epoch(tick):
+        if run is not None and self._leases.epoch(tick) and self._scheduler.running:
             self._next(tick, self._leases.due_in_ms(tick))
 
     def _next(self, tick: Tick, in_ms: float) -> None:

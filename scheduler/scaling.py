@@ -6,10 +6,13 @@ it has its effect once, also when a scheduler dies or sleeps in between.
 """
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from admission import fleet_views, logs
 from admission.domain import PoolMetrics
@@ -20,13 +23,18 @@ from admission.store.fleet_store import Offered
 from admission.store.redis_store import RedisStore
 from scheduler.autoscale import Decision, Demand, Fleet, FleetSpec, Launch, Memory, Place, decide
 from scheduler.autoscale.decision import Act
+from scheduler.autoscale.fleet import BILLED, place_of
 from scheduler.tick import Tick
 
 SCALE_S = 5.0
 LIMIT_S = 30.0
 ASKED_BY = "autoscaler"
 REASON_MAX = 500  # characters of it in the history
+WAITED_MS = 60_000  # commands are taken within a second or two
 COMMANDS_MAX = 1_000  # that wait are looked at
+LAUNCHES_MAX = 50  # of one decision; the next is five seconds later
+
+_NUMBERS = re.compile(r"[\d.]+")
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +71,7 @@ class Scaling:
         )
 
     async def run(self, fence: Fence) -> None:
-        """Decide once, and ask for it.
+        """Decide once, and ask for it; nothing is decided while what was asked before waits.
 
         Raises:
             Fenced: another scheduler decides by now.
@@ -73,69 +81,89 @@ class Scaling:
         kept = read_kept(await fleet.memory(name))
         for command in kept.commands:
             await fleet.ask(command)
+        waiting = [command for _, command in await fleet.commands(COMMANDS_MAX)]
         metrics = await self._store.metrics(self._spec.pool)
-        now_ms, mine = metrics.now_ms, await self._instances()
-        offers = await fleet.offers()
-        seen = await self._seen(metrics, mine, offers, kept.drained)
-        decision, memory = decide(
-            Demand.of(metrics), seen, self._spec, Memory.load(kept.memory), now_ms
-        )
+        own = {command.id for command in waiting} & {command.id for command in kept.commands}
+        if own:
+            if metrics.now_ms - kept.commands[0].at_ms > WAITED_MS:
+                why = "nobody takes what was asked of the fleet"
+                self._say(Decision(reason=f"hold: {why}", hold=why))
+            return
+        everybody, offers = await self._instances(waiting), await fleet.offers()
+        rooms = rooms_of(self._providers, everybody or ())
+        mine = [one for one in everybody or () if one.order.pool == self._spec.pool]
+        seen = Fleet(at_ms=metrics.now_ms, members=None)
+        if everybody is not None:
+            seen = await self._seen(metrics, mine, places_of(offers, rooms, metrics, mine), kept)
+        demand, before = Demand.of(metrics), Memory.load(kept.memory)
+        decision, memory = decide(demand, seen, self._spec, before, metrics.now_ms)
+        decision, memory = within(decision, memory, rooms)
         self._say(decision)
-        commands = tuple(commands_of(decision, mine or (), offers, self._spec.pool, now_ms))
-        began = {one.instances[0] for one in commands if one.kind is Kind.DRAIN}
-        still = {one.id for one in mine or () if one.state is State.DRAINING}
-        drained = frozenset(began | (kept.drained & still)) if mine is not None else kept.drained
-        after = Kept(memory.dump(), commands, drained)
+        after = self._after(decision, memory, mine, offers, kept, metrics.now_ms)
         await fleet.remember(fence, name, msgspec.json.encode(after))
-        for command in commands:
+        for command in after.commands:
             await fleet.ask(command)
+        await self._tell_who_waits(decision)
 
-    async def _instances(self) -> list[Instance] | None:
-        """The pool's, with those that were asked for and nobody took yet; None: not all are known.
-
-        What waits is read first: what is taken in between is known by then.
-        """
+    async def _instances(self, waiting: Iterable[Command]) -> list[Instance] | None:
+        """All there are, with those that were asked for and nobody took yet; None: not all of them
+        are known. What waits was read before: what is taken in between is known by then."""
+        asked = [one for command in waiting for one in fleet_views.pending_instances(command)]
         try:
-            waiting = [
-                one
-                for _, command in await self._store.fleet.commands(COMMANDS_MAX)
-                for one in fleet_views.pending_instances(command)
-            ]
             known = await self._store.fleet.instances()
         except UnreadableRecord as error:
             logs.event(log, "scaling_blind", logging.WARNING, why=error)
             return None
-        found = {one.id: one for one in (*waiting, *known)}
-        return [one for one in found.values() if one.order.pool == self._spec.pool]
+        return list({one.id: one for one in (*asked, *known)}.values())
 
     async def _seen(
-        self,
-        metrics: PoolMetrics,
-        mine: list[Instance] | None,
-        offers: Mapping[str, Offered],
-        drained: Collection[str],
+        self, metrics: PoolMetrics, mine: list[Instance], places: Iterable[Place], kept: Kept
     ) -> Fleet:
-        if mine is None:
-            return Fleet(at_ms=metrics.now_ms, members=None)
-        each = int(metrics.settings.get("sessions_per_slot", 1))
         return Fleet.of(
             metrics.now_ms,
             mine,
             await self._store.workers(self._spec.pool),
-            places_of(offers, self._providers, each),
-            ends_ms=_ends_ms(mine, drained),
-            slots_each=each,
+            places,
+            ends_ms=_ends_ms(mine, kept.drained),
+            slots_each=slots_each(metrics),
             kept=[one.id for one in mine if one.asked_by != ASKED_BY],
         )
 
+    def _after(
+        self,
+        decision: Decision,
+        memory: Memory,
+        mine: list[Instance],
+        offers: Mapping[str, Offered],
+        kept: Kept,
+        now_ms: int,
+    ) -> Kept:
+        if decision.hold:
+            return Kept(memory.dump(), (), kept.drained)
+        commands = tuple(commands_of(decision, mine, offers, self._spec.pool, now_ms))
+        began = {one.instances[0] for one in commands if one.kind is Kind.DRAIN}
+        still = {one.id for one in mine if one.state is State.DRAINING}
+        return Kept(memory.dump(), commands, frozenset(began | (kept.drained & still)))
+
+    async def _tell_who_waits(self, decision: Decision) -> None:
+        """While there is no worker, and one comes."""
+        if decision.cold_start_ms is None:
+            return
+        slots = sum(launch.place.slots for launch in decision.launches)
+        slots += round(decision.numbers["supply_slots"] or 0)
+        pool = self._spec.pool
+        await self._store.expect_slots(pool, in_ms=decision.cold_start_ms, slots=slots)
+
     def _say(self, decision: Decision) -> None:
-        """Each new decision, once: a reason that holds for hours would drown all else."""
-        words = decision.reason if decision.acts or decision.hold else ""
-        if words != self._said:
-            self._said = words
-            if words:
-                level = logging.WARNING if decision.hold else logging.INFO
-                logs.event(log, "scaling", level, pool=self._spec.pool, reason=words)
+        """What is done, and each new reason why nothing can be: one that holds for hours, with
+        other numbers each time, would drown all else."""
+        why = decision.hold or decision.reason.partition(":")[0]
+        is_short = why.startswith("more is wanted")
+        news = _NUMBERS.sub("", why) if decision.hold or is_short else ""
+        if decision.acts or (news and news != self._said):
+            level = logging.WARNING if decision.hold or is_short else logging.INFO
+            logs.event(log, "scaling", level, pool=self._spec.pool, reason=decision.reason)
+        self._said = news
 
 
 def read_kept(raw: bytes | None) -> Kept:
@@ -149,21 +177,58 @@ def read_kept(raw: bytes | None) -> Kept:
 _KEPT = msgspec.json.Decoder(Kept)
 
 
+def slots_each(metrics: PoolMetrics) -> int:
+    """How many slots of the pool one of a worker's is."""
+    return int(metrics.settings.get("sessions_per_slot", 1))
+
+
+def rooms_of(
+    providers: Mapping[str, int | None], instances: Iterable[Instance]
+) -> dict[str, int | None]:
+    """How many machines more each provider can have; None: not known."""
+    there = Counter(one.order.provider for one in instances if one.state in BILLED)
+    return {
+        name: None if capacity is None else max(0, capacity - there[name])
+        for name, capacity in providers.items()
+    }
+
+
 def places_of(
-    offers: Mapping[str, Offered], providers: Mapping[str, int | None], slots_each: int
+    offers: Mapping[str, Offered],
+    rooms: Mapping[str, int | None],
+    metrics: PoolMetrics,
+    mine: Iterable[Instance],
 ) -> Iterable[Place]:
     """Where machines may be ordered."""
-    for name, capacity in providers.items():
+    there = Counter(place_of(one.order) for one in mine if one.state in BILLED)
+    for name, room in rooms.items():
         for offer in offers[name].offers if name in offers else ():
-            yield Place(
+            place = Place(
                 provider=name,
                 type=offer.type,
                 zone=offer.zone,
                 market=offer.market,
                 price_per_hour=offer.price_per_hour or 0.0,
-                slots=max(1, offer.slots * slots_each),
-                quota=capacity,
+                slots=max(1, offer.slots * slots_each(metrics)),
             )
+            quota = None if room is None else there[place.name] + room
+            yield replace(place, quota=quota)
+
+
+def within(
+    decision: Decision, memory: Memory, rooms: Mapping[str, int | None]
+) -> tuple[Decision, Memory]:
+    """What of it can be ordered at once: a provider's room is for all of its places together."""
+    left = dict(rooms)
+    launches: list[Launch] = []
+    for launch in decision.launches:
+        room = left[launch.place.provider]
+        if len(launches) < LAUNCHES_MAX and room != 0:
+            left[launch.place.provider] = None if room is None else room - 1
+            launches.append(launch)
+    never = {launch.id for launch in decision.launches} - {launch.id for launch in launches}
+    pending = tuple(each for each in memory.pending if each.id not in never)
+    return replace(decision, launches=tuple(launches)), replace(memory, pending=pending)
 
 
 def commands_of(

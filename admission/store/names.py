@@ -45,7 +45,7 @@ POOL_KEYS: tuple[Key, ...] = (
         "pool",
         "hash",
         "defaults, settings (JSON), *_total (counters), pass_*, t_ms, seq, arrivals, virtual"
-        " (clocks)",
+        " (clocks), coming (slots of a pool without any)",
     ),
     Key("told", "hash", "ticket -> place and instant (or draft's moment) last told; soon:ticket"),
     Key("waits", "list", "the newest 200 waits of admitted tickets (ms)"),

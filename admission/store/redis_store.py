@@ -307,6 +307,10 @@ class RedisStore(Registry):
         slots: int = reply.payload["capacity"]
         return slots
 
+    async def expect_slots(self, pool: str, *, in_ms: int, slots: int) -> None:
+        """Say when a pool without slots gets its first; to be said again within 30 s."""
+        await self._calls.run("expect_slots", pool, in_ms=max(0, in_ms), slots=max(0, slots))
+
     async def close_pool(self, pool: str) -> None | Occupied:
         """End everybody's turn there and forget the pool; not while a worker serves it."""
         tag = "closing"

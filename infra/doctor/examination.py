@@ -144,9 +144,9 @@ async def _clear(deployment: Deployment, run: str) -> list[str]:
     """Take away all pools of this run; what is still there."""
     try:
         pools = (await answered(deployment.admin, "GET", "/admin/pools")).good()["pools"]
-    except (Broken, Skipped) as error:
+        mine = [pool["pool"] for pool in pools if pool["pool"].startswith(run)]
+    except (Broken, Skipped, LookupError, TypeError) as error:
         return [f"pools named {run}… ({error})"]
-    mine = [pool["pool"] for pool in pools if pool["pool"].startswith(run)]
     return await still_there(deployment.admin, [("DELETE", f"/admin/pools/{n}") for n in mine])
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from yarl import URL
 
+from admission.domain import USER_ID
 from infra import environment
 from infra.addresses import asked_url, callable_url
 from infra.errors import CommandError
@@ -39,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     crowds = parser.add_subparsers(title="who comes", metavar="WHO", dest="who", required=True)
     single = crowds.add_parser("single", help="one person")
-    single.add_argument("user", metavar="USER")
+    single.add_argument("user", type=_user, metavar="USER")
     group = crowds.add_parser("group", help="many at the same moment")
     group.add_argument("--size", type=_count, default=50, help="default: 50")
     load = crowds.add_parser("load", help="one batch after another")
@@ -209,6 +210,13 @@ def _is_own(family: int, address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _user(text: str) -> str:
+    """As the service takes it."""
+    if not USER_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 128 of A-Z a-z 0-9 . _ - @ : | +")
+    return text
 
 
 def _number(least: float, most: float, *, whole: bool = False) -> Callable[[str], float]:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MODEL = re.compile(r"[!-~ ]{1,2048}")  # as the agent takes it, and always in one line
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|(API|ACCESS|PRIVATE)_?KEY", re.I)
 OURS = (
     "WORKER_",
@@ -46,3 +48,8 @@ def variables(field: str, names: Iterable[str], *, kept: Iterable[str] = OURS) -
             field,
             f"{name} looks like a secret, which is not kept in this file",
         )
+
+
+def placed(folder: Path, path: str) -> Path:
+    """A path of a fleet file, which lies in ``folder``."""
+    return folder / Path(path).expanduser()

@@ -79,7 +79,7 @@ class Static:
         self.capacity: int | None = len(settings.machines)
         self.lag_s: float = 0.0
         self._hosts, self._clock = {host.name: host for host in settings.machines}, clock
-        given = deployment.folder / settings.folder
+        given = fields.placed(deployment.folder, settings.folder)
         folder = given if settings.folder else deployment.state_dir / "claims" / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._claims = Claims(folder)

@@ -8,8 +8,9 @@ from admission.domain import PoolMetrics
 class Demand(Struct, frozen=True, kw_only=True):
     """One pool's demand at ``at_ms``, in people (or requests) and slots.
 
-    ``arrived_total`` and ``begun_total`` only grow: their differences are rates. Without them
-    nothing is forecast, and only the wait and the slots in use count.
+    The differences of ``arrived_total`` and ``begun_total`` are rates; the latter only grows, the
+    former falls by those who left unserved. Without them nothing is forecast, and only the wait and
+    the slots in use count.
     """
 
     at_ms: int
@@ -35,7 +36,10 @@ class Demand(Struct, frozen=True, kw_only=True):
             in_use=metrics.active + metrics.draft + metrics.finishing,
             capacity=metrics.capacity,
             wait_ms=metrics.wait_ms,
-            arrived_total=metrics.admitted_total + metrics.abandoned_total + metrics.waiting,
+            arrived_total=metrics.admitted_total
+            + metrics.abandoned_total
+            + metrics.draft
+            + metrics.waiting,
             begun_total=metrics.admitted_total,
             paused=metrics.paused,
             slots_most=settings.get("max_active") if elastic else None,

@@ -79,20 +79,18 @@ class Fleet(Struct, frozen=True, kw_only=True):
         offered = {place.name: place for place in places}
         known = {worker.worker_id: worker for worker in workers}
         all_of_them = list(instances)
-        members = [
-            replace(
-                _member(
-                    each, known.get(each.id), offered, (ends_ms or {}).get(each.id), slots_each
-                ),
-                kept=each.id in kept,
-            )
-            for each in all_of_them
-            if each.state in BILLED
-        ]
-        ids = {each.id for each in all_of_them}
+        taken_back = ends_ms or {}
+
+        def member(one: Instance) -> Member:
+            worker = known.get(one.worker_id or one.id)
+            found = _member(one, worker, offered, taken_back.get(one.id), slots_each)
+            return replace(found, kept=one.id in kept)
+
+        members = [member(each) for each in all_of_them if each.state in BILLED]
+        ids = {each.worker_id or each.id for each in all_of_them}
         members += [_foreign(w, slots_each) for w in workers if w.ready and w.worker_id not in ids]
         failures = [
-            Failure(place_of(each.order), each.ended_ms or each.since_ms)
+            Failure(place_of(each.order), each.ended_ms or each.since_ms, each.id)
             for each in all_of_them
             if (each.error_code or each.state in FAILED) and each.error_code not in BLAMELESS
         ]

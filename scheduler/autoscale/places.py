@@ -5,7 +5,7 @@ is closed for a time that doubles with each further failure. A machine that beca
 it again and gives the budget back.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -45,6 +45,7 @@ class Failure(Struct, frozen=True):
 
     place: str
     at_ms: int
+    id: str = ""  # the machine's: it counts once, though it goes on to its end
 
 
 class Record(Struct, frozen=True):
@@ -54,11 +55,12 @@ class Record(Struct, frozen=True):
     failures: int = 0
     last_ms: int = 0  # the newest failure that is counted
     closed_until_ms: int = 0
+    counted: tuple[str, ...] = ()  # ids of those whose failure is known, while they are shown
 
 
 def learn(
     records: Sequence[Record],
-    failures: Iterable[Failure],
+    failures: Collection[Failure],
     good: Iterable[tuple[str, int]],
     spec: FleetSpec,
     now_ms: int,
@@ -73,8 +75,12 @@ def learn(
     for failure in sorted(failures, key=lambda each: (each.at_ms, each.place)):
         old = known.get(failure.place, Record(failure.place))
         recent = now_ms - failure.at_ms < spec.cooldown_most_ms
-        if recent and failure.at_ms > old.last_ms:
-            known[failure.place] = _failed(old, failure.at_ms, spec)
+        new = failure.id not in old.counted if failure.id else failure.at_ms > old.last_ms
+        if recent and new:
+            known[failure.place] = _failed(old, failure, spec)
+    shown = {failure.id for failure in failures}
+    for place, record in known.items():
+        known[place] = replace(record, counted=tuple(i for i in record.counted if i in shown))
     kept = [record for record in known.values() if now_ms - record.last_ms < 2 * DAY_MS]
     return tuple(sorted(kept, key=lambda record: record.place))
 
@@ -82,14 +88,15 @@ def learn(
 DAY_MS = 86_400_000
 
 
-def _failed(old: Record, at_ms: int, spec: FleetSpec) -> Record:
-    failures = old.failures + 1
+def _failed(old: Record, failure: Failure, spec: FleetSpec) -> Record:
+    failures, at_ms = old.failures + 1, failure.at_ms
     beyond = failures - spec.failures_most
     closed = old.closed_until_ms
     if beyond > 0:
         # The exponent is bounded: 2 ** 30 times a second is 34 years.
         closed = at_ms + min(spec.cooldown_most_ms, spec.cooldown_ms * 2 ** min(beyond - 1, 30))
-    return Record(old.place, failures, at_ms, closed)
+    counted = (*old.counted, failure.id) if failure.id else old.counted
+    return Record(old.place, failures, max(at_ms, old.last_ms), closed, counted)
 
 
 def open_places(

@@ -35,7 +35,7 @@ class Traffic(Struct, frozen=True, kw_only=True):
     busy: float | None = None  # slots in use, smoothed over ``up_after_ms``
 
     def heard(self, demand: Demand, spec: FleetSpec, now_ms: int) -> "Traffic":
-        """After one more look at the counters; after a gap or a counter that fell, anew."""
+        """After one more look at the counters; after a gap, or when they began anew, anew."""
         in_use = demand.in_use or 0
         first = Traffic(
             at_ms=now_ms,
@@ -52,10 +52,10 @@ class Traffic(Struct, frozen=True, kw_only=True):
         passed, used = now_ms - self.at_ms, (in_use + self.in_use) / 2
         before = used if self.busy is None else self.busy
         busy = before + _share(passed, spec.up_after_ms) * (used - before)
-        came = _grown(self.arrived_total, demand.arrived_total)
         began = _grown(self.begun_total, demand.begun_total)
-        if came is None or began is None:
+        if began is None or self.arrived_total is None or demand.arrived_total is None:
             return replace(first, busy=busy)
+        came = max(0, demand.arrived_total - self.arrived_total)  # fewer: more left than came
         kept = math.exp(-passed / spec.usual_window_ms)
         used_ms = kept * self.used_ms + used * passed
         ended = kept * self.ended + max(0, began - (in_use - self.in_use))

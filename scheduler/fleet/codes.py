@@ -118,3 +118,8 @@ CODES: dict[str, Code] = {
         ),
     )
 }
+
+
+def known(code: str, words: str) -> tuple[str, str]:
+    """A provider's code as one of ours: what is none of them is told in its own words."""
+    return (code, words) if code in CODES else ("PROVIDER_REFUSED", f"{code}: {words}")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from admission.instance import Instance, State, Volume
 from scheduler.fleet import transitions as to
+from scheduler.fleet.codes import known
 from scheduler.fleet.limits import Limits
 from scheduler.fleet.port import Gone, Machine, Power
 from scheduler.fleet.steps import (
@@ -186,7 +187,7 @@ class _Case:
             case Gone() if not self.fresh:
                 return "DELETED_BY_PROVIDER", ""
             case Machine(failure=(code, words)):
-                return code, words
+                return known(code, words)
             case Machine(ends_ms=int()):
                 return "SPOT_INTERRUPTED", ""
             case Machine(power=Power.STOPPING | Power.STOPPED) if not self.fresh:

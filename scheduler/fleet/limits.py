@@ -17,9 +17,15 @@ from scheduler.fleet.table import (
     WARM,
 )
 
+LIMIT_MAX_S = 30 * 86_400
+
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """One of them for all instances; what is slower on a provider is set higher for all."""
+    """One of them for all instances; what is slower on a provider is set higher for all.
+
+    Raises:
+        ValueError: names the field.
+    """
 
     # --- provisioning and booting: then it has failed ---
     provision_s: float = 600  # until the provider has answered the order [D 600]
@@ -58,6 +64,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     look_spot_s: float = 15  # a spot machine: the notice comes 120 s before its end [A]
     look_unwell_s: float = 15  # one whose agent is silent
     look_ending_s: float = 5  # one that is being deleted
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if not 0 <= getattr(self, name) <= LIMIT_MAX_S:
+                raise ValueError(f"{name}: from 0 to {LIMIT_MAX_S}")
 
     def phase_s(self, progress: int) -> float:
         """How long a booting instance may stay at this progress."""

@@ -24,7 +24,7 @@ from admission.instance import Event, Instance, State, Volume
 from admission.store.fence import Fence
 from admission.store.fleet_store import NewerRecord
 from scheduler.fleet import transitions as to
-from scheduler.fleet.codes import CODES
+from scheduler.fleet.codes import known
 from scheduler.fleet.judge import judge
 from scheduler.fleet.limits import Limits
 from scheduler.fleet.patience import Patience
@@ -166,7 +166,7 @@ class Reconciler:
         # Most have nothing to do: they cost no task.
         busy = []
         for each in visits:
-            if isinstance(self._judge(each), Wait):
+            if self._rests(each):
                 each.memory.visited_ms = heard_ms
             else:
                 busy.append(each)
@@ -218,6 +218,13 @@ class Reconciler:
 
     def _judge(self, visit: Visit) -> Step:
         return judge(visit.instance, visit.seen, self._now_ms(), self._limits)
+
+    def _rests(self, visit: Visit) -> bool:
+        """Whether there is nothing to do; where that cannot be told, its visit says why."""
+        try:
+            return isinstance(self._judge(visit), Wait)
+        except NotAllowed:
+            return False
 
     async def _visit(self, fence: Fence, visit: Visit) -> None:
         visit.memory.visited_ms = self._now_ms()
@@ -298,7 +305,7 @@ class Reconciler:
         try:
             found = await self._patience.ask(it.id, lambda: self._provider.launch(it.id, it.order))
         except Refused as refusal:
-            code, words = _told(refusal)
+            code, words = known(refusal.code, refusal.detail)
             made = to.fail_provisioning(visit.instance, self._now_ms(), code=code, words=words)
             await self._write(fence, visit, made)
             return True
@@ -311,6 +318,7 @@ class Reconciler:
             self._now_ms(),
             provider_id=found.provider_id,
             launched_ms=found.launched_ms,
+            worker_id=found.worker_id,
         )
         await self._write(fence, visit, made)
         return True
@@ -323,7 +331,7 @@ class Reconciler:
                 it.id, lambda: self._provider.advance(it, step.machine)
             )
         except Refused as refusal:
-            code, words = _told(refusal)
+            code, words = known(refusal.code, refusal.detail)
             made = to.fail_startup(it, self._now_ms(), code=code, words=words)
             await self._write(fence, visit, made)
             return True
@@ -381,12 +389,6 @@ class Reconciler:
                 visit.disks[volume_id] = await ask(
                     volume_id, lambda: provider.look_volume(volume_id)
                 )
-
-
-def _told(refusal: Refused) -> tuple[str, str]:
-    if refusal.code in CODES:
-        return refusal.code, refusal.detail
-    return "PROVIDER_REFUSED", str(refusal)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -87,12 +87,18 @@ def try_launch(instance: Instance, now_ms: int) -> Made:
 
 
 def create(
-    instance: Instance, now_ms: int, *, provider_id: str, launched_ms: int | None = None
+    instance: Instance,
+    now_ms: int,
+    *,
+    provider_id: str,
+    launched_ms: int | None = None,
+    worker_id: str = "",
 ) -> Made:
     """``launched_ms``: as the provider says; else it is billed from when it was tried."""
     must(bool(provider_id), "create", instance)
     began_ms = launched_ms or instance.tried_ms or now_ms
     changes: dict[str, Any] = {"provider_id": provider_id, "launched_ms": began_ms}
+    changes |= {"worker_id": worker_id} if worker_id != instance.id else {}
     return make("create", instance, now_ms, "", {"provider_id": provider_id}, **changes)
 
 

@@ -155,7 +155,7 @@ def test_demand_is_read_from_the_pools_metrics() -> None:
     assert (demand.in_use, demand.waiting, demand.arrived_total, demand.begun_total) == (
         6,
         5,
-        45,
+        46,
         40,
     )
     assert (demand.elastic, demand.slots_most) == (True, 50)

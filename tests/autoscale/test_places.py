@@ -100,4 +100,4 @@ def test_instances_of_the_store_become_members_and_failures() -> None:
         [SPOT],
     )
     assert [(m.id, m.slots, m.place) for m in fleet.members or ()] == [("a", 4, SPOT.name)]
-    assert fleet.failures == (Failure(SPOT.name, START_MS), Failure(SPOT.name, START_MS))
+    assert fleet.failures == tuple(Failure(SPOT.name, START_MS, id) for id in ("b", "d"))

@@ -11,6 +11,7 @@ from admission.app import ROUTES
 from admission.settings import Settings, setting_names
 from infra.aws import package, status
 from infra.aws.deployment import SOURCE
+from infra.providers.aws.request import INSTANCE_TAG, MODEL_TAG, POOL_TAG
 from scheduler import measures
 from tests.aws import hcl
 from worker_image import agent
@@ -224,6 +225,10 @@ def test_a_worker_trusts_imds_2_alone_and_its_user_data_holds_no_secret() -> Non
     assert set(re.findall(r"^(VESTIBULE_\w+|WORKER_\w+)=", script, re.M)) <= settings
     assert "VESTIBULE_WORKER_TOKEN=$token" in script
     assert "get-secret-value" in script
+    # It is who its tags say, or it is never counted as the machine that was ordered.
+    assert metadata["instance_metadata_tags"] == "enabled"
+    assert set(re.findall(r"\$\(tag ([a-z-]+)\)", script)) == {INSTANCE_TAG, POOL_TAG, MODEL_TAG}
+    assert "VESTIBULE_WORKER_ID=$name" in script
 
 
 def test_every_alarm_is_there_and_the_docs_say_what_to_do() -> None:

@@ -208,6 +208,23 @@ async def test_a_busy_deployment_is_left_clean(service: Service, soon: None) -> 
     assert await _left_behind(service) == []
 
 
+@pytest.mark.parametrize("path", ["/admin/keys", "/admin/pools"])
+async def test_who_does_not_list_what_was_made_is_told_of(
+    service: Service, soon: None, path: str
+) -> None:
+    def lie(answer: Answer) -> None:
+        if answer.call == f"GET {path}":
+            answer.status, answer.body = 200, {}
+
+    async with lying(service.url, lie) as url, deployment(url, **KEYS) as target:
+        done = await examine(target, _rules("a keys text is told once"))
+    broken = [verdict.rule.name for verdict in done.of("broken")]
+    if path == "/admin/keys":
+        assert (broken, done.left) == (["a keys text is told once"], [])
+    else:
+        assert (broken, len(done.left), done.good) == ([], 1, False)
+
+
 async def test_what_cannot_be_taken_away_is_said(service: Service, soon: None) -> None:
     def lie(answer: Answer) -> None:
         if answer.call.startswith("DELETE /admin/pools/"):

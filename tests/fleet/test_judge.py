@@ -424,3 +424,9 @@ def test_its_worker_is_released_once_the_machine_is_gone() -> None:
 def test_it_is_archived_after_a_day() -> None:
     assert isinstance(step(State.TERMINATED, seen(None), since_ms=NOW - 86_399_000), Wait)
     assert did(step(State.TERMINATED, seen(None), since_ms=NOW - 86_400_000)) == "archive"
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), 1e9])
+def test_a_limit_that_makes_no_sense_is_refused_by_name(seconds: float) -> None:
+    with pytest.raises(ValueError, match="^lost_s: from 0 to 2592000"):
+        Limits(lost_s=seconds)

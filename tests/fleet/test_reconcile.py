@@ -2,16 +2,20 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
 from admission.errors import StoreUnavailable
-from admission.instance import Kind, Order, State
+from admission.instance import Instance, Kind, Order, State
 from admission.store.fence import Fenced
 from admission.store.fleet_store import NewerRecord
 from scheduler.fleet import reconcile
-from scheduler.fleet.port import Machine, Refused, Unclear
+from scheduler.fleet.judge import judge
+from scheduler.fleet.port import Gone, Machine, Refused, Unclear
+from scheduler.fleet.steps import Step
+from scheduler.fleet.table import NotAllowed
 from tests.fleet.cloud import FakeCloud, Vm
 from tests.fleet.yard import ORDER, Yard
 
@@ -392,3 +396,35 @@ async def test_a_disk_that_is_in_use_is_waited_for_and_shown(yard: Yard) -> None
     await yard.run(900)
     assert (yard.it().state, yard.it().error_code) == ("terminated", "")
     assert yard.cloud.disks_left() == []
+
+
+async def test_a_machine_that_fails_in_words_of_its_provider_fails_in_them(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = FakeCloud.look
+
+    async def burns(self: FakeCloud, provider_id: str) -> Machine | Gone:
+        found = await look(self, provider_id)
+        assert isinstance(found, Machine)
+        return msgspec.structs.replace(found, failure=("Strange", "it burns"))
+
+    await yard.order()
+    await yard.tick()
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeCloud, "look", burns)
+        await yard.run(10)
+    assert (yard.it().error_code, yard.it().error) == ("PROVIDER_REFUSED", "Strange: it burns")
+
+
+async def test_a_mistake_in_one_instance_stops_no_other(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(it: Instance, *seen: Any) -> Step:
+        if it.id == "i-1":
+            raise NotAllowed("a mistake of ours")
+        return judge(it, *seen)
+
+    monkeypatch.setattr(reconcile, "judge", mistaken)
+    await yard.order("i-1")
+    await yard.up("i-2")
+    assert "instance_stuck" in caplog.text

@@ -12,7 +12,7 @@ from aiohttp import web
 from admission.api import elsewhere
 from admission.app import ROUTES as SERVICE_ROUTES
 from admission.functions import ROUTES, Functions
-from admission.invocation import NotAnHttpEvent
+from admission.invocation import NotAnHttpEvent, given_back
 from admission.settings import SettingsError
 from admission.wire import BODY_BYTES_MAX
 from tests.conftest import service_settings
@@ -236,3 +236,20 @@ def test_a_token_in_a_cookie_among_others(ask: Asking, form: str) -> None:
     told = ask("GET", "/queue/events/ada", key=None, headers=cookies, shape=shape)
     assert told.status == 501
     assert ask("GET", "/queue/events/ada", key=None, shape=shape).status == 401
+
+
+@pytest.mark.parametrize("form", ["http-api-1.0", "rest-api"])
+def test_a_header_that_came_twice_counts_twice(ask: Asking, form: str) -> None:
+    """As HTTP/2 sends cookies: each in a header of its own."""
+    token = ask("POST", "/queue/join/ada").json["token"]
+    given = event("GET", "/queue/events/ada", key=None, shape=FORMS[form].event)
+    cookies = ["a=1", f"vestibule_token={token}", "b=2"]
+    given["headers"]["Cookie"], given["multiValueHeaders"]["Cookie"] = cookies[-1], cookies
+    assert ask.functions(given)["statusCode"] == 501
+
+
+def test_a_header_with_several_values_is_given_back_with_all() -> None:
+    response = web.Response(headers=[("Vary", "Origin"), ("Vary", "Accept")])
+    assert given_back(response, {"version": "2.0"})["headers"]["Vary"] == "Origin, Accept"
+    old = given_back(response, {"httpMethod": "GET"})
+    assert old["multiValueHeaders"]["Vary"] == ["Origin", "Accept"]

@@ -93,6 +93,22 @@ def test_two_minutes_of_silence(pair: list[Asking], clock: ManualClock, ticks: l
     assert places == list(range(1, len(waiting) + 1))
 
 
+def test_more_deadlines_than_one_call_ends_count_no_more(
+    functions_of: Callable[..., Asking], clock: ManualClock
+) -> None:
+    """A call first ends 100 of those that are due; the others count for nobody all the same."""
+    ask = functions_of(MAX_ACTIVE_USERS="150", DRAFT_DURATION=str(DRAFT_S))
+    for n in range(150):
+        assert ask("POST", f"/queue/join/u{n}").json["status"] == "draft"
+    assert ask("POST", "/queue/join/late").json["status"] == "waiting"
+    clock.advance_ms(SILENT_S * 1000)
+    metrics = ask("GET", "/queue/metrics").json
+    assert (metrics["draft"], metrics["free"], metrics["waiting"]) == (0, 150, 1)
+    later = [ask("POST", f"/queue/join/later{n}").json["status"] for n in range(150)]
+    assert later == ["draft"] * 149 + ["waiting"], "all slots but that of who waited before"
+    assert ask("GET", "/queue/status/late").json["status"] == "draft"
+
+
 def test_deadlines_that_nobody_came_by_for_count_no_more(
     pair: list[Asking], clock: ManualClock, ticks: list[Ticks]
 ) -> None:

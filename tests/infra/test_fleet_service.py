@@ -31,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(reply[0])
         self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Location", "/elsewhere")  # heeded with 302 alone
         self.end_headers()
         self.wfile.write(reply[1].encode())
 
@@ -90,12 +91,15 @@ def test_a_stream_that_is_cut_goes_on_where_it_was(there: Service) -> None:
     ]
     told = there.follow(5)
     events: list[str] = []
+    looks = 0
     while len(events) < 2:
         news = next(told)
         assert news is not None
+        looks += news.event is None
         if news.event:
             events.append(news.event["instance_id"])
     assert events == ["1-0 é", "5-0 é"]
+    assert looks == 6  # before and after each stream begins (the second did not), and at the gap
     last = [headers.get("Last-Event-ID") for _, headers in Handler.heard]
     assert last[:3] == [None, "1-0", "1-0"]
 

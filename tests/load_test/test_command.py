@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector, web
 from aiohttp.test_utils import TestServer
 
 from infra import cli
@@ -105,6 +105,28 @@ async def test_the_command_ends_with_a_report(
         assert ElementTree.parse(tmp_path / "plots" / name).getroot().tag.endswith("svg")
 
 
+async def test_what_broke_is_exit_code_1(
+    started: Started, service: Service, tmp_path: Path
+) -> None:
+    async with (
+        _model(service),
+        ClientSession(connector=TCPConnector(limit=0)) as http,
+        wired(http, service.url) as wire,
+    ):
+
+        async def lies(_: web.Request) -> web.Response:
+            true = (await caller_of(service)("GET", "/queue/metrics")).json
+            return web.json_response({**true, "capacity": 0})
+
+        wire.acts["metrics"] = lies
+        words = ["--messages", "2", "--think", "3", "--service-key", service.service_key]
+        running = await started(tmp_path, "single", "ada", "--url", wire.url, *words)
+        async with asyncio.timeout(2 * DEADLINE_S):
+            told, _ = await running.communicate()
+    assert running.returncode == 1
+    assert "✗ never more than capacity: 1 slots held of 0" in told.decode()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_told_to_stop_it_writes_its_report_and_says_so(
     started: Started, service: Service, tmp_path: Path, number: signal.Signals
@@ -156,6 +178,7 @@ def test_one_person_has_no_manners_unless_told() -> None:
     [
         [],
         ["single"],
+        ["single", "two words"],
         ["group", "--size", "0"],
         ["load", "--delay", "-1"],
         ["load", "--vanish", "1.5"],

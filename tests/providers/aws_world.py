@@ -61,7 +61,7 @@ class Ec2World(World):
         self.clock = ManualClock()
         self.cloud = FakeEc2(self.clock.now_ms, ZONES, lag_ms=lag_ms)
         self.wire = wire()
-        self.wire.called.clear()
+        self.wire.heal()
         self.cloud.attach(calls().client())
         self.provider = self.ec2 = self.of("ours", **more)
 

@@ -1,8 +1,10 @@
 """A real sshd, and an admission that records what a worker says to it."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.providers import metal, sshd
@@ -14,8 +16,11 @@ from tests.worker.stand_ins import Admission
 async def server(tmp_path: Path) -> AsyncIterator[Sshd]:
     async with sshd.running(tmp_path / "sshd") as running:
         yield running
-    for process in metal.marked(tmp_path):
-        process.kill()
+    while found := metal.marked(tmp_path):  # what is killed may just have started another
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=1)
 
 
 @pytest.fixture

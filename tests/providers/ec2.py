@@ -41,6 +41,11 @@ class Wire:
         events.register_first("before-call.ec2", self._before)
         events.register("after-call.ec2", self._after)
 
+    def heal(self) -> None:
+        """As if nobody had used it before."""
+        self.fault = lambda operation: ""
+        self.called.clear()
+
     @contextmanager
     def breaking(self, fault: str, operation: str = "") -> Iterator[None]:
         """All calls, or those of one operation."""
@@ -292,6 +297,7 @@ class FakeEc2:
                         "Size": disk.gb,
                         "State": state,
                         "Tags": _as_list(disk.tags),
+                        "Attachments": [{"DeleteOnTermination": disk.goes}] if on else [],
                     }
                 )
         return _page("Volumes", told, words)

@@ -1,6 +1,9 @@
 """Amazon EC2: the port's contract over a stateful fake of it, and what only EC2 has."""
 
+import asyncio
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -8,7 +11,7 @@ from admission.instance import Order, Volume
 from scheduler.fleet.port import Gone, Machine, Power, Refused, Unclear
 from tests.providers.aws_world import ORDER, SPOT, SUBNETS, Ec2World
 from tests.providers.contract import ID, ProviderContract, World
-from tests.providers.ec2 import HOUR_MS
+from tests.providers.ec2 import HOUR_MS, FakeEc2
 
 
 @pytest.fixture
@@ -114,6 +117,50 @@ async def test_a_launch_is_found_by_its_tag_where_the_token_does_not_help(world:
     assert len(world.cloud.vms) == 1
 
 
+async def test_of_several_machines_with_its_tag_the_oldest_that_lives_is_it(
+    world: Ec2World,
+) -> None:
+    """EC2 made a second one for another zone's token, or somebody copied the tags."""
+    await world.ec2.launch(ID, ORDER)
+    (ended,) = world.cloud.vms.values()
+    world.cloud.end(ended)
+    await world.settle()
+    older = world.cloud.make(ended.words, "eu-central-1b")
+    world.clock.advance_ms(1_000)
+    world.cloud.make(ended.words, "eu-central-1a")
+    for found in (await world.ec2.find(ID), await world.ec2.launch(ID, ORDER)):
+        assert isinstance(found, Machine)
+        assert found.provider_id == older.id
+    assert len(await world.ec2.machines()) == 2  # the other one is an orphan
+
+
+async def test_no_more_are_launched_than_the_capacity(
+    world: Ec2World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at the same time, and though the lists lag."""
+    launched = FakeEc2.run_instances
+
+    def slow(self: FakeEc2, **words: Any) -> dict[str, Any]:
+        time.sleep(0.02)
+        return launched(self, **words)
+
+    monkeypatch.setattr(FakeEc2, "run_instances", slow)
+    world.cloud.lag_ms = 60_000
+    ec2 = world.of("ours", capacity=2)
+    names = [f"i-{number}" for number in range(5)]
+    made = await asyncio.gather(*(ec2.launch(n, ORDER) for n in names), return_exceptions=True)
+    refused = [each for each in made if isinstance(each, Refused)]
+    assert {each.code for each in refused} == {"PROVIDER_QUOTA_EXCEEDED"}
+    assert (len(refused), len(world.cloud.vms)) == (3, 2)
+    world.clock.advance_ms(60_000)
+    (machine, *_) = [each for each in made if isinstance(each, Machine)]
+    again = await ec2.launch(machine.instance_id, ORDER)  # it is there already
+    assert again.provider_id == machine.provider_id
+    await ec2.terminate(machine.provider_id)
+    world.clock.advance_ms(120_000)
+    assert isinstance(await ec2.launch("i-9", ORDER), Machine)
+
+
 async def test_other_words_with_the_token_are_unclear_and_no_end(world: Ec2World) -> None:
     await world.ec2.launch(ID, ORDER)
     world.cloud.lag_ms = 60_000
@@ -187,6 +234,15 @@ async def test_a_spot_machine_tells_its_notice(world: Ec2World) -> None:
     assert await world.ec2.look(machine.provider_id) == Gone()
 
 
+async def test_a_spot_machine_may_be_taken_without_a_notice(world: Ec2World) -> None:
+    machine = await world.ec2.launch(ID, SPOT)
+    (vm,) = world.cloud.vms.values()
+    world.cloud.end(vm, "Server.SpotInstanceTermination")
+    there = await world.ec2.look(machine.provider_id)
+    assert isinstance(there, Machine)
+    assert there.ends_ms == world.clock.now_ms()
+
+
 async def test_an_end_is_gone_while_ec2_shows_it_and_after(world: Ec2World) -> None:
     machine = await world.ec2.launch(ID, ORDER)
     await world.ec2.terminate(machine.provider_id)
@@ -225,6 +281,10 @@ async def test_a_kept_disk_is_kept_before_and_after_its_machine(world: Ec2World)
     found = {v.is_boot: v for v in await ec2.volumes(ID, machine.provider_id)}
     assert found[True].delete_on_terminate
     assert not found[False].delete_on_terminate
+    by_tag = {v.provider_volume_id: v for v in await ec2.volumes(ID, "")}
+    assert {name for name, v in by_tag.items() if not v.delete_on_terminate} == {
+        found[False].provider_volume_id
+    }
     await ec2.terminate(machine.provider_id)
     await world.settle()
     (left,) = await ec2.volumes(ID, machine.provider_id)
@@ -253,6 +313,15 @@ async def test_a_disk_that_somebody_attached_is_theirs(world: Ec2World) -> None:
     assert disk.id not in {
         v.provider_volume_id for _, v in await world.ec2.orphan_volumes(frozenset())
     }
+
+
+async def test_a_disk_that_is_deleted_is_gone_though_ec2_still_tells_of_it(
+    world: Ec2World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"VolumeId": "vol-0a", "State": "deleted", "VolumeType": "gp3", "Size": 1, "Tags": []}
+    monkeypatch.setattr(FakeEc2, "describe_volumes", lambda self, **words: {"Volumes": [told]})
+    assert await world.ec2.look_volume("vol-0a") == Gone()
+    assert await world.ec2.volumes(ID, "") == []
 
 
 async def test_a_deletion_that_has_begun_may_be_asked_for_again(world: Ec2World) -> None:

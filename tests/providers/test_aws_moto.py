@@ -33,6 +33,7 @@ class MotoWorld(World):
 
     def __init__(self) -> None:
         self.client, self.wire = calls().client(), wire()
+        self.wire.heal()
         subnets = self.client.describe_subnets()["Subnets"][:2]
         self.subnets = {each["AvailabilityZone"]: each["SubnetId"] for each in subnets}
         self.order = Order("aws", type="g6e.xlarge", zone=next(iter(self.subnets)))

@@ -1,16 +1,22 @@
 """What EC2's errors, prices and our settings for it mean."""
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from infra.providers.aws import errors, open, prices
+from infra import fleet_file
+from infra.providers.aws import Ec2, errors, open, prices
+from infra.providers.aws.calls import Calls
 from infra.providers.deployment import Deployment
 from scheduler.fleet.codes import CODES
 from scheduler.fleet.port import Refused, Unclear
-from tests.providers.aws_world import ORDER, Ec2World, settings
+from tests.providers.aws_world import ORDER, REGION, Ec2World, settings
 from tests.providers.contract import ID
 from tests.providers.ec2 import FakeEc2
 
@@ -109,6 +115,55 @@ async def test_an_answer_that_makes_no_sense_is_unclear(
             await world.ec2.look(machine.provider_id)
 
 
+NOT_EC2 = (
+    (200, b"<html>Welcome to this hotel's network"),
+    (502, b"<html><body>Bad Gateway</body></html>"),
+    (500, b""),
+    (400, b'{"no": "XML"}'),
+)
+
+
+@contextmanager
+def _somebody() -> Iterator[tuple[str, list[bytes]]]:
+    """The URL of who answers like that, one after the other, and what was asked."""
+    asked: list[bytes] = []
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            status, body = NOT_EC2[len(asked)]
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_who_is_not_ec2_says_nothing_and_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    with _somebody() as (url, asked):
+        ec2 = Ec2("aws", settings(), "ours", Calls(REGION, endpoint_url=url))
+        for number in range(len(NOT_EC2)):
+            with pytest.raises(Unclear):
+                await ec2.look("i-0a")
+            assert len(asked) == number + 1
+        await ec2.close()
+
+
 # --- offers -------------------------------------------------------------------------------------
 
 
@@ -172,6 +227,15 @@ async def test_spot_prices_that_may_not_be_asked_for_stop_nothing(world: Ec2Worl
 def test_a_setting_that_makes_no_sense_is_named(more: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         settings(**more)
+
+
+def test_the_docs_show_a_table_that_is_one(tmp_path: Path) -> None:
+    docs = Path(__file__).parent.parent.parent / "docs" / "providers.md"
+    (example,) = re.findall(r"```toml\n(\[providers\.aws\].*?)```", docs.read_text(), re.DOTALL)
+    (tmp_path / "fleet.toml").write_text(example)
+    planned = fleet_file.read(tmp_path / "fleet.toml").providers["aws"]
+    assert planned.kind == "aws"
+    assert planned.settings.markets == ("spot", "on-demand")
 
 
 async def test_it_opens_without_asking_aws_and_sends_the_users_file(tmp_path: Path) -> None:

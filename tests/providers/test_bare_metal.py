@@ -90,6 +90,8 @@ async def test_an_installation_that_broke_off_is_resumed(tmp_path: Path, server:
     assert machine.phase == "checks the agent's checksum"
     before = {process.pid for process in marked(tmp_path)}
     machine = await provider.advance(record(machine), machine)
+    seen = await provider._doors["one"].step("begin", "ours", ID)
+    assert seen.installing
     assert before <= {process.pid for process in marked(tmp_path)}, "it was begun twice"
     for process in marked(tmp_path):
         process.kill()

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,6 @@ import pytest
 
 from admission.instance import Order
 from scheduler.fleet.port import Power, Provider, Unclear
-from tests.providers import sshd
 from tests.providers.contract import ProviderContract, World
 from tests.providers.metal import open_it, settings
 from tests.providers.sshd import Sshd
@@ -96,20 +95,20 @@ class TestBareMetal(ProviderContract):
     REFUSALS: ClassVar = ["PROVIDER_OUT_OF_STOCK", "SSH_NOT_ACCESSIBLE"]
 
     @pytest.fixture
-    async def world(self, tmp_path: Path) -> AsyncIterator[World]:
-        async with sshd.running(tmp_path / "sshd") as server:
-            yield MetalWorld(server, tmp_path)
+    async def world(self, tmp_path: Path, server: Sshd) -> World:
+        return MetalWorld(server, tmp_path)
 
 
-async def test_a_claim_whose_host_went_silent_is_made_on_no_other(tmp_path: Path) -> None:
-    async with sshd.running(tmp_path / "sshd") as server:
-        world = MetalWorld(server, tmp_path)
-        with world.lost_reply(), pytest.raises(Unclear):
-            await world.provider.launch("i-a", world.order)
-        door = world.provider._doors["one"]  # type: ignore[attr-defined]
-        there, door.host = door.host, msgspec.structs.replace(door.host, port=1)
-        with pytest.raises(Unclear, match="may have been claimed"):
-            await world.provider.launch("i-a", world.order)
-        assert not (tmp_path / "two").exists()
-        door.host = there
-        assert (await world.provider.launch("i-a", world.order)).provider_id == "one/i-a"
+async def test_a_claim_whose_host_went_silent_is_made_on_no_other(
+    tmp_path: Path, server: Sshd
+) -> None:
+    world = MetalWorld(server, tmp_path)
+    with world.lost_reply(), pytest.raises(Unclear):
+        await world.provider.launch("i-a", world.order)
+    door = world.provider._doors["one"]  # type: ignore[attr-defined]
+    there, door.host = door.host, msgspec.structs.replace(door.host, port=1)
+    with pytest.raises(Unclear, match="may have been claimed"):
+        await world.provider.launch("i-a", world.order)
+    assert not (tmp_path / "two").exists()
+    door.host = there
+    assert (await world.provider.launch("i-a", world.order)).provider_id == "one/i-a"

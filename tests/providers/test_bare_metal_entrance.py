@@ -7,6 +7,7 @@ import asyncssh
 import msgspec
 import pytest
 
+from admission.instance import Order
 from infra.providers.bare_metal import Settings
 from scheduler.fleet.port import Gone, Machine, Refused, Unclear
 from tests.providers.contract import ID, OTHER
@@ -97,9 +98,17 @@ async def test_a_silent_host_is_waited_for_and_then_given_up(tmp_path: Path, ser
     assert isinstance(await provider.advance(record(machine), machine), Machine)
 
 
+async def test_half_an_answer_is_none(tmp_path: Path, server: Sshd) -> None:
+    (server.folder / "gate").write_text(f"#!/bin/sh\necho claim theirs {ID} 1\n")
+    with pytest.raises(Unclear, match="broke off"):
+        await open_one(server, tmp_path).find(ID)
+
+
 async def test_a_host_is_one_deployments_alone(tmp_path: Path, server: Sshd) -> None:
     ours, theirs = open_one(server, tmp_path), open_one(server, tmp_path, name="theirs")
     machine = await ours.launch(ID, ORDER)
+    seen = await theirs._doors["one"].step("claim", "theirs", OTHER, "1")  # both had seen it free
+    assert (seen.deployment, seen.instance_id) == ("ours", ID)
     with pytest.raises(Refused) as refused:
         await theirs.launch(ID, ORDER)
     assert refused.value.code == "PROVIDER_OUT_OF_STOCK"
@@ -142,6 +151,13 @@ HOST = {"name": "one", "address": "10.0.0.7"}
 def test_a_wrong_setting_is_named(table: dict[str, Any], field: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=field):
         msgspec.convert(table, Settings, strict=True)
+
+
+async def test_an_order_of_two_lines_is_refused(tmp_path: Path) -> None:
+    provider = open_it(msgspec.convert({"hosts": [HOST]}, Settings, strict=True), tmp_path)
+    with pytest.raises(Refused, match="model") as refused:
+        await provider.launch(ID, Order("metal", model="m\nVESTIBULE_ADMISSION_URL=http://x"))
+    assert refused.value.code == "PROVIDER_INVALID_ORDER"
 
 
 @pytest.mark.parametrize("field", ["key", "flavor", "agent", "secrets"])

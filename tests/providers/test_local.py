@@ -1,6 +1,7 @@
 """Workers on this machine: the contract over real processes, and a real `vestibule worker`."""
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -156,7 +157,18 @@ async def test_a_worker_belongs_to_nobody(world: LocalWorld) -> None:
     await world.provider.launch(ID, world.order)
     await world.settle()
     ours = {child.pid for child in psutil.Process().children(recursive=True)}
-    assert not ours & {process.pid for process in processes.of(world.folder / ID)}
+    theirs = {process.pid for process in processes.of(world.folder / ID)}
+    assert not ours & theirs
+    assert {os.getsid(pid) for pid in theirs}.isdisjoint({os.getsid(0)})
+
+
+async def test_one_whose_start_was_not_noted_is_not_started_twice(world: LocalWorld) -> None:
+    with world.lost_reply(), pytest.raises(Unclear, match="No space left"):
+        await world.provider.launch(ID, world.order)
+    before = {process.pid for process in processes.of(world.folder / ID)}
+    assert before
+    assert (await world.provider.launch(ID, world.order)).power is Power.RUNNING
+    assert len([p for p in processes.of(world.folder / ID) if p.name() == "sh"]) == 1
 
 
 async def test_an_end_takes_what_a_dead_worker_left_behind(world: LocalWorld) -> None:
@@ -175,6 +187,16 @@ async def test_an_end_takes_what_a_dead_worker_left_behind(world: LocalWorld) ->
     assert await world.provider.look(ID) == Gone()
     assert not processes.of(world.folder / ID)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_a_worker_in_the_midst_of_an_exec_is_there(world: LocalWorld) -> None:
+    """It shows no environment then."""
+    await world.provider.launch(ID, world.order)
+    await world.settle()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psutil.Process, "environ", lambda self: {})
+        assert (await _look(world)).power is Power.RUNNING
+        assert not processes.of(world.folder / OTHER)
 
 
 async def test_what_is_asked_at_once_is_done_one_after_the_other(tmp_path: Path) -> None:
@@ -225,6 +247,9 @@ async def test_the_log_of_one_that_ended_goes_after_a_week(world: LocalWorld) ->
     await world.settle()
     await world.provider.terminate(ID)
     await world.settle()
+    with pytest.raises(Refused) as refused:
+        await world.provider.launch(ID, world.order)
+    assert refused.value.code == "DELETED_BY_PROVIDER"
     grave = world.folder / "ended" / ID
     assert [each.name for each in grave.iterdir()] == ["worker.log"]
     world.now_s = grave.stat().st_mtime + 8 * 86_400
@@ -250,6 +275,22 @@ async def test_a_program_that_is_not_there_is_refused_at_once(tmp_path: Path) ->
         await provider.launch(ID, Order("local"))
     assert refused.value.code == "INSTALL_FAILED"
     assert await provider.machines() == []
+
+
+async def test_paths_are_found_from_the_fleet_files_folder(tmp_path: Path) -> None:
+    script = tmp_path / "worker"
+    script.write_text('#!/bin/sh\necho "$VESTIBULE_MODEL" > said\nsleep 300\n')
+    script.chmod(0o700)
+    settings = Settings(command=("./worker",), model="./tiny", folder="w")
+    provider = open("local", settings, deployment(tmp_path))
+    await provider.launch(ID, Order("local"))
+    said = tmp_path / "w" / ID / "said"
+
+    async def written() -> str:
+        return said.read_text() if said.exists() else ""
+
+    assert await until(written) == f"{tmp_path}/tiny\n"
+    await provider.end_all()
 
 
 async def test_the_token_is_in_no_command_line(world: LocalWorld) -> None:
@@ -332,6 +373,7 @@ def test_a_wrong_setting_is_named(table: dict[str, Any], field: str) -> None:
         (Order("local", type="gpu.9"), "type"),
         (Order("local", market="spot"), "market"),
         (Order("local", options={"image": "x"}), "options"),
+        (Order("local", model="a\nb"), "model"),
     ],
 )
 async def test_a_wrong_order_is_refused_by_its_field(

@@ -12,6 +12,7 @@ import pytest
 from admission.instance import Order
 from infra.providers import static
 from infra.providers.deployment import Deployment
+from infra.providers.locked import locked
 from infra.providers.static import Claims, Settings, Static
 from scheduler.fleet.port import Gone, Machine, Provider, Refused, Unclear
 from tests.providers.contract import ID, OTHER, ProviderContract, World
@@ -123,6 +124,13 @@ async def test_claims_that_are_made_at_once_never_meet(tmp_path: Path) -> None:
     assert sorted(name.partition("/")[0] for name in got) == ["gpu-1", "gpu-2"]
     machines = await providers[0].machines()
     assert sorted(machine.provider_id for machine in machines) == sorted(got)
+
+
+def test_what_is_held_is_anothers_only_afterwards(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock", 0):
+        pass
+    with locked(tmp_path / "lock", 0):
+        pass
 
 
 async def test_claims_that_cannot_be_read_say_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -9,9 +10,11 @@ from redis.asyncio.client import PubSub
 
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, PoolPolicy, Status, Ticket
+from admission.store.fence import Fence
 from admission.store.names import USER_CHANNEL
 from admission.store.redis_store import RedisStore
 from scheduler import clockwork, leases, table
+from scheduler.tick import Tick
 from tests.api.calls import until
 from tests.api.valkey import OwnValkey, own_valkey
 
@@ -144,3 +147,19 @@ async def test_a_tick_that_fails_stops_no_other(
         clock.advance_ms(300_000)
         await becomes(store, "c", Status.DRAFT)
     assert "tick_failed tick=announce" in caplog.text
+
+
+async def test_a_tick_that_ends_while_the_clockwork_stops_is_no_error(
+    store: RedisStore, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = asyncio.Event()
+
+    async def ends_when_told(_: Fence) -> None:
+        began.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    tick = Tick("patient", "waits", 0.05, 10, ends_when_told)
+    async with clockwork.running(store, [], also=[tick]):
+        await began.wait()
+    assert "JobLookupError" not in caplog.text

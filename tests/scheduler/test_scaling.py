@@ -2,21 +2,22 @@
 
 from typing import Any
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from admission.clock import ManualClock
-from admission.domain import DEFAULT_POOL, PoolPolicy, WorkerReport
+from admission.domain import DEFAULT_POOL, PoolPolicy, Ticket, WorkerReport
 from admission.errors import StoreUnavailable
-from admission.instance import Command, Event, Instance, Kind, Offer, State
+from admission.instance import Command, Event, Instance, Kind, Offer, Order, State
 from admission.store import names
 from admission.store.fence import Fence, Fenced
 from admission.store.redis_store import RedisStore
-from scheduler.autoscale import FleetSpec
+from scheduler.autoscale import Decision, FleetSpec, Launch, Memory
+from scheduler.autoscale.memory import Pending
 from scheduler.fleet.commands import Commands
-from scheduler.scaling import Scaling, places_of, read_kept
-from tests.fleet.words import taken
+from scheduler.scaling import Kept, Scaling, places_of, read_kept, rooms_of, within
+from tests.fleet.words import machine, taken
 
 OFFER = Offer("process", "", "on-demand", 0.5, "EUR", slots=2)
 PROVIDERS = {"here": 3}
@@ -56,7 +57,7 @@ class Pool:
 
     async def becomes(self, one: Instance, state: State, **changes: Any) -> Instance:
         """As the reconciler would write it."""
-        after = msgspec.structs.replace(
+        after = replace(
             one, state=state, version=one.version + 1, since_ms=self.clock.now_ms(), **changes
         )
         event = Event(one.id, self.clock.now_ms(), after.version, "moved")
@@ -104,6 +105,9 @@ async def test_the_first_who_comes_gets_a_machine_and_only_one(pool: Pool) -> No
     assert (order.provider, order.type, order.pool) == ("here", "process", DEFAULT_POOL)
     assert (order.price_per_hour, order.currency) == (0.5, "EUR")
     assert command.reason
+    seen = await pool.store.status(DEFAULT_POOL, "ada")
+    assert isinstance(seen, Ticket)
+    assert seen.wait_ms == 20_000  # a machine's boot: there is none yet
     await pool.pass_s(scaling, 60)  # nobody takes it: it is not asked for a second time
     assert len(await pool.waiting()) == 1
     await pool.take()
@@ -226,7 +230,76 @@ def test_a_memory_of_another_version_is_an_empty_one() -> None:
     assert read_kept(None).commands == ()
 
 
-async def test_places_have_the_slots_and_the_room_of_the_pool(pool: Pool) -> None:
-    [place] = places_of(await pool.store.fleet.offers(), PROVIDERS, 4)
-    assert (place.slots, place.quota, place.price_per_hour) == (8, 3, 0.5)
-    assert not list(places_of(await pool.store.fleet.offers(), {"other": None}, 4))
+async def test_a_providers_room_is_for_all_of_its_places_together(pool: Pool) -> None:
+    offers = [replace(OFFER, type=name) for name in ("a", "b", "c")]
+    await pool.store.fleet.offer(pool.fence, "here", offers)
+    known, metrics = await pool.store.fleet.offers(), await pool.store.metrics(DEFAULT_POOL)
+    one = machine("i-1", order=Order("here", type="a"), state=State.READY)
+    other = machine("i-2", order=Order("here", "another", type="b"), state=State.BOOTING)
+    rooms = rooms_of({"here": 3, "there": None}, [one, other, machine(order=Order("there"))])
+    assert rooms == {"here": 1, "there": None}
+    places = list(places_of(known, rooms, metrics, [one]))
+    assert [(place.slots, place.quota) for place in places] == [(4, 2), (4, 1), (4, 1)]
+    launches = tuple(Launch(str(i), place, "") for i, place in enumerate(places))
+    pending = tuple(Pending(one.id, "", "", 1, 0.0, 0) for one in launches)
+    decision, memory = within(
+        Decision(reason="", launches=launches), Memory(pending=pending), rooms
+    )
+    assert [launch.id for launch in decision.launches] == ["0"]
+    assert [each.id for each in memory.pending] == ["0"]
+    many = tuple(Launch(str(i), replace(places[0], provider="there"), "") for i in range(60))
+    decision, _ = within(Decision(reason="", launches=many), Memory(), rooms)
+    assert len(decision.launches) == 50
+
+
+async def test_nothing_is_decided_while_its_commands_wait(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = await _grown(pool, pool.scaling(workers_min=2))
+    fewer = pool.scaling(workers_min=1, surplus_after_ms=30_000, idle_after_ms=30_000)
+    await pool.pass_s(fewer, 150, *(one.id for one in both))  # nobody takes commands
+    assert len(await pool.waiting()) == 1
+    assert caplog.text.count("nobody takes what was asked") == 1
+    await pool.take()
+    await pool.pass_s(pool.scaling(workers_min=2), 10, *(one.id for one in both))
+    assert [command.kind for command in await pool.waiting()] == [Kind.RESUME]  # it is its own
+
+
+async def test_what_cannot_be_had_is_said_once(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await pool.store.fleet.offer(pool.fence, "here", [])
+    await pool.join("ada")
+    await pool.pass_s(pool.scaling(), 30)
+    assert caplog.text.count("there is no place to order at") == 1
+
+
+async def test_what_an_admin_ordered_is_never_drained_or_ended(pool: Pool) -> None:
+    order = Order("here", DEFAULT_POOL, "process")
+    said = Command("c-1", Kind.PROVISION, pool.clock.now_ms(), "ops", ("a", "b"), order=order)
+    await pool.store.fleet.ask(said)
+    await pool.take()
+    booting, ready = await pool.instances()
+    await pool.becomes(ready, State.READY, ready_ms=pool.clock.now_ms())
+    await pool.worker(ready.id)
+    fewer = pool.scaling(surplus_after_ms=30_000, idle_after_ms=30_000, zero_after_ms=30_000)
+    await pool.pass_s(fewer, 120, ready.id)
+    assert not await pool.waiting()
+    assert [one.state for one in await pool.instances()] == [booting.state, State.READY]
+
+
+async def test_a_machine_whose_agent_has_another_name_is_one(pool: Pool) -> None:
+    scaling = pool.scaling(workers_min=2)
+    await pool.join("ada")
+    await scaling.run(pool.fence)
+    await pool.take()
+    for number, one in enumerate(await pool.instances()):
+        ready_ms = pool.clock.now_ms()
+        await pool.becomes(one, State.READY, ready_ms=ready_ms, worker_id=f"rack-{number}")
+        await pool.worker(f"rack-{number}")
+    metrics, mine = await pool.store.metrics(DEFAULT_POOL), await pool.instances()
+    seen = await scaling._seen(metrics, mine, [], Kept())
+    assert [(one.slots, one.ours, one.heard_ms is not None) for one in seen.members or ()] == [
+        (4, True, True),
+        (4, True, True),
+    ]

@@ -6,7 +6,7 @@ A code that stands in no table here is unclear, never "no capacity" and never "g
 from collections.abc import Mapping
 from contextlib import suppress
 
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from scheduler.fleet.port import Refused, Unclear
@@ -134,15 +134,8 @@ def is_gone(error: BaseException) -> bool:
     return code_of(error) in GONE
 
 
-def is_said(error: BaseException) -> bool:
-    """Whether EC2 answered to the words of the call, and not to how often it is called."""
-    return code_of(error) not in ("", *THROTTLED)
-
-
 def refusal(error: BaseException) -> Refused | None:
     """RunInstances' no; None where it said something else, or nothing."""
-    if isinstance(error, ParamValidationError):
-        return Refused("PROVIDER_INVALID_ORDER", _words(error))
     known = REFUSALS.get(code_of(error))
     return Refused(known[0], _words(error)) if known else None
 

@@ -9,8 +9,10 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from admission.instance import Instance, Offer, Order, Volume
@@ -44,6 +46,8 @@ class Ec2:
         self.lag_s: float = 300.0  # EC2 is eventually consistent: minutes
         self._settings, self._deployment, self._user_data = settings, deployment, user_data
         self._calls, self._clock = calls, clock
+        self._launching = Lock()
+        self._launched: dict[str, float] = {}  # by this process: id -> when
 
     # --- the port --------------------------------------------------------------------------------
 
@@ -98,19 +102,37 @@ class Ec2:
 
     def _launch(self, instance_id: str, words: dict[str, Any]) -> Machine:
         known = self._tagged(instance_id)
-        if not known:
-            try:
-                known = self._calls.one("run_instances", **words)["Instances"]
-            except errors.FAULTS as error:
-                if refused := errors.refusal(error):
-                    raise refused from error
-                raise
-        told = known[0]
+        told = known[0] if known else self._run(words)
         if reply.is_terminated(told):
             code, why = reply.why(told)
             code = errors.DEATHS.get(code, ("DELETED_BY_PROVIDER", ""))[0]
             raise Refused(code, why or "the machine of this id has ended")
         return self._machine(told)
+
+    def _run(self, words: dict[str, Any]) -> dict[str, Any]:
+        """One after the other where there is a capacity, so that all are counted."""
+        with self._launching if self.capacity is not None else nullcontext():
+            self._check_room()
+            try:
+                told: dict[str, Any] = self._calls.one("run_instances", **words)["Instances"][0]
+            except errors.FAULTS as error:
+                if refused := errors.refusal(error):
+                    raise refused from error
+                raise
+            if self.capacity is not None:
+                self._launched[told["InstanceId"]] = self._clock()
+            return told
+
+    def _check_room(self) -> None:
+        """What EC2's lists have, and what this process launched since they may lag."""
+        if self.capacity is None:
+            return
+        since = self._clock() - self.lag_s
+        self._launched = {name: at for name, at in [*self._launched.items()] if at > since}
+        there = {each.provider_id for each in self._machines()} | self._launched.keys()
+        if len(there) >= self.capacity:
+            words = f"capacity: {self.capacity} machines at most, and all are there"
+            raise Refused("PROVIDER_QUOTA_EXCEEDED", words)
 
     def _find(self, instance_id: str) -> Machine | Gone:
         for told in self._tagged(instance_id):
@@ -145,6 +167,7 @@ class Ec2:
     def _terminate(self, provider_id: str) -> None:
         try:
             self._calls.one("terminate_instances", InstanceIds=[provider_id])
+            self._launched.pop(provider_id, None)  # from here on the lists are right, or too long
         except errors.FAULTS as error:
             if not errors.is_gone(error):
                 raise
@@ -218,8 +241,6 @@ class Ec2:
         except errors.FAULTS as error:
             if errors.is_gone(error):
                 return
-            if not errors.is_said(error):
-                raise
             # EC2's pages do not say what a second deletion meets: the disk's state does.
             found = self._look_volume(name)
             if isinstance(found, Volume) and found.state != "deleting":

@@ -12,10 +12,12 @@ from pathlib import Path
 import asyncssh
 from msgspec import Struct
 
+from infra.providers import fields
 from infra.providers.bare_metal.parcel import SCRIPT
 from infra.providers.bare_metal.settings import Host, Settings
 
 WORDS_MAX = 300
+asyncssh.set_log_level("WARNING")  # below that it writes down each command, which is our script
 
 
 class Silent(Exception):
@@ -51,15 +53,13 @@ class Entrance:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
-        self.known_hosts = (
-            folder / settings.known_hosts if settings.known_hosts else _HOME / "known_hosts"
-        )
+        self.known_hosts = fields.placed(folder, settings.known_hosts or "~/.ssh/known_hosts")
         self.keys: asyncssh.SSHKey | None = None
         if settings.key:
             try:
-                self.keys = asyncssh.read_private_key(folder / settings.key)
+                self.keys = asyncssh.read_private_key(fields.placed(folder, settings.key))
             except (OSError, asyncssh.KeyImportError) as error:
-                raise ValueError(f"key: {folder / settings.key}: {error}") from error
+                raise ValueError(f"key: {settings.key} cannot be used: {error}") from error
 
     def known(self) -> asyncssh.SSHKnownHosts:
         """Read anew each time: a person mends it while the scheduler runs."""
@@ -125,7 +125,8 @@ class Door:
             raise Silent(f"{self.host.name}: {why}") from error
         try:
             async with asyncio.timeout(self._settings.answer):
-                done = await connection.run(said, input=parcel, encoding=None)
+                given = {"input": parcel} if parcel else {"stdin": asyncssh.DEVNULL}
+                done = await connection.run(said, encoding=None, **given)
         except (OSError, asyncssh.Error) as error:
             raise Silent(f"{self.host.name}: {str(error) or 'no answer in time'}") from error
         finally:
@@ -182,6 +183,3 @@ def _seen(found: Mapping[str, str]) -> Seen:
 
 def _text(output: object) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else str(output or "")
-
-
-_HOME = Path("~/.ssh").expanduser()

@@ -37,7 +37,16 @@ container() { # how the container is, in Docker's word; nothing when there is no
   docker inspect --format '{{.State.Status}}' "$(cat container)" 2>/dev/null || true
 }
 
-runs() { [ -n "$(pids AGENT_OF_VESTIBULE)" ] || [ "$(container)" = running ]; }
+marked() { [ -n "$(pids AGENT_OF_VESTIBULE)" ] || [ "$(container)" = running ]; }
+
+runs() { # who is not there is looked for again: in the midst of an exec a process shows no mark
+  looks=0
+  until marked; do
+    looks=$((looks + 1))
+    [ -e started ] && [ "$looks" -lt 4 ] || return 1
+    sleep 0.2
+  done
+}
 
 # --- looking and claiming -------------------------------------------------------------------------
 

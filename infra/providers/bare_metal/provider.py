@@ -217,6 +217,8 @@ class BareMetal:
             wrong = f"market: there is only on-demand, not {order.market}"
         elif order.options:
             wrong = f"options: there are none, not {', '.join(sorted(order.options))}"
+        elif order.model and not fields.MODEL.fullmatch(order.model):
+            wrong = "model: must be one line of printable characters"
         elif not (order.model or self._settings.model):
             wrong = "model: neither the order nor the provider's settings name one"
         if wrong:
@@ -304,7 +306,7 @@ def _flavor(name: str) -> Flavor:
 
 def _agent(settings: Settings, deployment: Deployment) -> bytes:
     ours = Path(worker_image.__file__).parent / "agent.py"
-    file = deployment.folder / settings.agent if settings.agent else ours
+    file = fields.placed(deployment.folder, settings.agent) if settings.agent else ours
     try:
         return file.read_bytes()
     except OSError as error:

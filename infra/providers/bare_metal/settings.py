@@ -82,6 +82,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         fields.require(bool(self.folder), "folder", "must name one")
         _check_path("folder", self.folder)
         fields.fits("vllm_package", self.vllm_package, r"[\w.\[\],=<>!~-]+", "a package for pip")
+        if self.model:
+            fields.fits("model", self.model, fields.MODEL.pattern, "one line")
         fields.fits("listen", self.listen, r"[\w.:-]+", "a host name or IP address")
         fields.variables("environment", self.environment)
         for name in self.secrets:

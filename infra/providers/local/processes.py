@@ -44,10 +44,15 @@ def of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            marked = process.environ().get(MARK) == str(folder)
-            if marked and process.status() != psutil.STATUS_ZOMBIE:
+            if _is_marked(process, folder) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def _is_marked(process: psutil.Process, folder: Path) -> bool:
+    """One in the midst of an exec shows no environment for a moment; where it works stays."""
+    environment = process.environ()
+    return environment.get(MARK) == str(folder) if environment else process.cwd() == str(folder)
 
 
 def ask_to_end(processes: Sequence[psutil.Process]) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from admission.instance import INSTANCE_ID, Instance, Offer, Order, Volume
 from infra import addresses
+from infra.providers import fields
 from infra.providers.deployment import Deployment
 from infra.providers.local import processes
 from infra.providers.local.folder import Folder, MachineFolder, Record
@@ -46,8 +47,13 @@ class Local:
         self.capacity: int | None = settings.capacity
         self.lag_s: float = 0.0
         self._settings, self._deployment, self._clock = settings, deployment, clock
-        given = deployment.folder / settings.folder
+        given = fields.placed(deployment.folder, settings.folder)
         kept = given if settings.folder else deployment.state_dir / "machines" / name
+        program = settings.command[0] if settings.command else settings.vllm
+        beside = deployment.folder
+        self._program = str(fields.placed(beside, program)) if "/" in program else program
+        by_path = settings.model.startswith((".", "~"))
+        self._model = str(fields.placed(beside, settings.model)) if by_path else settings.model
         self._folder = Folder(kept)
 
     # --- the port --------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ class Local:
 
     def _start(self, place: MachineFolder, record: Record, order: Order) -> None:
         command, search = self._command(), self._settings.environment.get("PATH")
-        for program in {command[0], self._program()}:
+        for program in {command[0], self._program}:
             if not shutil.which(program, path=search):
                 self._folder.bury(place)
                 raise Refused("INSTALL_FAILED", f"there is no executable {program!r}")
@@ -147,13 +153,10 @@ class Local:
             command, self._environment(place, record, order), place.path, place.log_file
         )
 
-    def _program(self) -> str:
-        return self._settings.command[0] if self._settings.command else self._settings.vllm
-
     def _command(self) -> Sequence[str]:
         if self._settings.command:
-            return self._settings.command
-        words = ("-m", "infra.cli", "worker", "--vllm", self._settings.vllm)
+            return (self._program, *self._settings.command[1:])
+        words = ("-m", "infra.cli", "worker", "--vllm", self._program)
         return (sys.executable, *words, "--", *self._settings.arguments)
 
     def _environment(self, place: MachineFolder, record: Record, order: Order) -> dict[str, str]:
@@ -162,7 +165,7 @@ class Local:
         checksum = {"WORKER_AGENT_SHA256": deployment.agent_sha256 or ""}
         return {
             **kept,
-            "VESTIBULE_MODEL": order.model or it.model,
+            "VESTIBULE_MODEL": order.model or self._model,
             "VESTIBULE_SLOTS": str(it.slots),
             **it.environment,
             "VESTIBULE_ADMISSION_URL": deployment.admission_url,
@@ -252,7 +255,9 @@ class Local:
             wrong = f"market: there is only on-demand, not {order.market}"
         elif order.options:
             wrong = f"options: there are none, not {', '.join(sorted(order.options))}"
-        elif not (order.model or self._settings.model or self._settings.command):
+        elif order.model and not fields.MODEL.fullmatch(order.model):
+            wrong = "model: must be one line of printable characters"
+        elif not (order.model or self._model or self._settings.command):
             wrong = "model: neither the order nor the provider's settings name one"
         if wrong:
             raise Refused("PROVIDER_INVALID_ORDER", wrong)

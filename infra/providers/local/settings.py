@@ -27,6 +27,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         fields.within("drain", self.drain, 0, 3_600)
         fields.price("price_per_hour", self.price_per_hour)
         fields.fits("type", self.type, r"[\w.-]{1,64}", "1 to 64 of A-Z a-z 0-9 . _ -")
+        if self.model:
+            fields.fits("model", self.model, fields.MODEL.pattern, "one line")
         fields.variables("environment", self.environment)
         fields.require(bool(self.vllm), "vllm", "must name an executable")
         if self.command:

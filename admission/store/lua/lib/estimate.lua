@@ -107,11 +107,24 @@ local function reached(points, place)
   return t0 + (t - t0) * (100 * place - n0) / math.max(1, n - n0)
 end
 
+-- Where there are no slots: what the scheduler said last of those that come, at most 30 s ago, as
+-- "slots at_ms said_ms". For whom they do not suffice nothing is known.
+local COMING_MS, COMING = 30000, nil
+local function first_slots(position)
+  if POLICY.paused then return nil end
+  if COMING == nil then COMING = redis.call("HGET", K.pool, "coming") end
+  if not COMING then return nil end
+  local slots, at_ms, said_ms = COMING:match("^(%d+) (%d+) (%d+)$")
+  if NOW - said_ms > COMING_MS or position > tonumber(slots) then return nil end
+  local wait_ms = math.max(LEAST_MS, at_ms - NOW)
+  return wait_ms, wait_ms
+end
+
 -- Milliseconds (value, high value) until `position` is offered a slot; nil when it cannot be known.
 -- 0 only when a slot is free. Reads; never writes. `pool`: from pool_now, where many are asked.
 estimate = function(position, pool)
   pool = pool or pool_now()
-  if pool.slots < 1 then return nil end
+  if pool.slots < 1 then return first_slots(position) end
   if position <= pool.free then return 0, 0 end
   if FORECAST == nil then read() end
   if not usable(position, STALE_MS, pool.slots) then make(position) end
