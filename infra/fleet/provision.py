@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import closing
 from typing import Any
 
 from infra.errors import CommandError
@@ -102,23 +103,24 @@ def _watch(ours: Service, ways: list[Way], bars: Bars) -> None:
     """
     began, looked, seen = time.monotonic(), 0.0, 0.0
     by_id = {way.instance_id: way for way in ways}
-    for news in ours.follow(DRAW_S):
-        seconds = time.monotonic() - began
-        event = news.event if news else None
-        if event is not None and event["instance_id"] in by_id:
-            _heard(by_id[event["instance_id"]], event)
-        if (news and event is None) or seconds - looked > LOOK_S:
-            looked = seconds
-            try:
-                for way in ways:
-                    _look(ours, way)
-                seen = seconds
-            except Unanswered:
-                if seconds - seen > AWAY_S:
-                    raise
-        bars.show(ways, seconds)
-        if all(way.is_over for way in ways):
-            return
+    with closing(ours.follow(DRAW_S)) as told:
+        for news in told:
+            seconds = time.monotonic() - began
+            event = news.event if news else None
+            if event is not None and event["instance_id"] in by_id:
+                _heard(by_id[event["instance_id"]], event)
+            if (news and event is None) or seconds - looked > LOOK_S:
+                looked = seconds
+                try:
+                    for way in ways:
+                        _look(ours, way)
+                    seen = seconds
+                except Unanswered:
+                    if seconds - seen > AWAY_S:
+                        raise
+            bars.show(ways, seconds)
+            if all(way.is_over for way in ways):
+                return
 
 
 def _heard(way: Way, event: dict[str, Any]) -> None:

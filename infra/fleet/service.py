@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -138,22 +138,26 @@ class Service:
             words = f"what answers at {self.url} is no Vestibule that knows this call: {words}"
         raise Refused(reply.status_code, str(said.get("code", "")), words)
 
-    def follow(self, look_s: float) -> Iterator[News | None]:
+    def follow(self, look_s: float) -> Generator[News | None, None, None]:
         """What happens to the fleet from now on, as it happens; None after ``look_s`` without news.
 
         Where no stream passes, each ``look_s`` says to look anew. It never ends by itself.
         """
         told: queue.SimpleQueue[News] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, args=(told,), daemon=True).start()
-        while True:
-            try:
-                yield told.get(timeout=look_s)
-            except queue.Empty:
-                yield None
+        over = threading.Event()
+        threading.Thread(target=self._listen, args=(told, over), daemon=True).start()
+        try:
+            while True:
+                try:
+                    yield told.get(timeout=look_s)
+                except queue.Empty:
+                    yield None
+        finally:
+            over.set()
 
-    def _listen(self, told: "queue.SimpleQueue[News]") -> None:
+    def _listen(self, told: "queue.SimpleQueue[News]", over: threading.Event) -> None:
         last = ""
-        while True:
+        while not over.is_set():
             told.put(News(None))
             try:
                 with requests.get(
@@ -167,9 +171,11 @@ class Service:
                         for entry, event in _events(reply):
                             last = entry or last
                             told.put(News(event))
+                            if over.is_set():
+                                return
             except requests.RequestException:
                 pass  # the next look says what is wrong, if it lasts
-            time.sleep(AGAIN_S)
+            over.wait(AGAIN_S)
 
 
 def _events(reply: requests.Response) -> Iterator[tuple[str, Json | None]]:

@@ -74,7 +74,12 @@ def size(
         "backlog": round(backlog, 1),
     }
     return Want(
-        slots, min(slots, steady), busy, ("surge: " if panic else "") + why, urgent, numbers
+        slots,
+        min(slots, steady),
+        max(busy, _unsaturated(spec, memory)),  # else the next call would order again
+        ("surge: " if panic else "") + why,
+        urgent,
+        numbers,
     )
 
 
@@ -126,7 +131,7 @@ def _overdue(
     if _lasted(memory.full_since_ms, spec.up_after_ms, now_ms):
         busy = memory.traffic.busy or 0.0
         words = f"{busy:.1f} of {capacity} slots are in use"
-        yield words, math.floor(busy / spec.saturation) + 1
+        yield words, _unsaturated(spec, memory)
 
 
 def _lasted(since_ms: int | None, span_ms: int, now_ms: int) -> bool:
@@ -135,3 +140,8 @@ def _lasted(since_ms: int | None, span_ms: int, now_ms: int) -> bool:
 
 def _seconds(ms: float) -> str:
     return f"{ms / 1000:.0f} s"
+
+
+def _unsaturated(spec: FleetSpec, memory: Memory) -> int:
+    """The least slots of which those in use are not ``saturation``."""
+    return math.floor((memory.traffic.busy or 0.0) / spec.saturation) + 1

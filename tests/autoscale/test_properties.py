@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -150,6 +150,7 @@ def test_no_bound_is_ever_broken_and_a_hold_does_nothing(
 
 
 @settings(max_examples=5, deadline=None)
+@example(load=59.0, held_s=2.0, start=0, gpu_load=None)  # 60 slots would be saturated, 64 idle
 @given(
     load=st.floats(0.5, 60.0),
     held_s=st.sampled_from([2.0, 10.0, 60.0, 600.0]),

@@ -41,7 +41,8 @@ async def test_the_docs_name_each_with_its_period_and_its_limit(
         for name in re.findall(r"`([a-z_]+)", names):
             found[name] = float(every), float(most)
     async with table(store, [Upstream("http://a", 1)], None, books) as ticks:
-        assert found == {tick.name: (tick.period_s, tick.limit_s) for tick in ticks}
+        known = {tick.name: (tick.period_s, tick.limit_s) for tick in ticks}
+        assert {name: found.get(name) for name in known} == known
 
 
 async def test_upstreams_have_a_lease_for_each_list_of_them(store: RedisStore) -> None:
