@@ -8,7 +8,7 @@ BENCH ?=
 LEVEL ?= patch
 BASE ?=
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test e2e soak contract bench lint format coverage lock clean \
+.PHONY: help run dev setup test long e2e soak contract bench lint format coverage lock clean \
 	agent-checksum agent-version-bump agent-version-check
 
 help:  ## list the targets
@@ -31,7 +31,10 @@ endif
 e2e: $(VENV)/e2e.stamp  ## the whole path in a browser: real Open WebUI, real vLLM (first run builds them)
 	@$(BIN)/pytest tests/e2e -m e2e --timeout 1800
 
-soak: $(VENV)/dev.stamp  ## what takes long: Cluster, Sentinel, the model, then days of traffic (MINUTES=10)
+long: $(VENV)/dev.stamp  ## whole lives of several processes, hundreds of simulated ones
+	@$(BIN)/pytest tests -m long --timeout 300 -n 3 --dist worksteal
+
+soak: $(VENV)/dev.stamp  ## what takes longer: Cluster, Sentinel, the model, then days of traffic (MINUTES=10)
 	@$(BIN)/pytest tests -m soak --timeout 1200
 	@$(BIN)/python -m tests.simulation.soak --minutes $(MINUTES)
 

@@ -17,17 +17,11 @@ from tests.contract.set_ups import (
 )
 from tests.scale.conftest import binary_of
 
-FAST = {("http-api-2.0", "single")}
 POLL = "who cannot stream is told to poll"
 NEED_STREAMS = {rule.name for rule in CHAPTERS["streams"]} - {POLL}
 NEED_STREAMS |= {"a client has its whole turn by a stream"}
 MATRIX = [
-    pytest.param(
-        transport,
-        redis,
-        id=f"{transport}-{redis}",
-        marks=[] if (transport, redis) in FAST else [pytest.mark.soak],
-    )
+    pytest.param(transport, redis, id=f"{transport}-{redis}", marks=pytest.mark.soak)
     for transport in TRANSPORTS
     for redis in REDIS
 ]

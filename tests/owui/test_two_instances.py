@@ -40,6 +40,7 @@ def places(statuses: list[str]) -> list[str]:
     return [place for n, place in enumerate(known) if place not in known[:n]]
 
 
+@pytest.mark.long
 async def test_one_of_two_is_killed_and_chats_go_on(two: Pair, webui: WebUI) -> None:
     ann = webui.chat("ann")
     await ann.is_answered()

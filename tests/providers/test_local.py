@@ -306,6 +306,7 @@ async def test_the_token_is_in_no_command_line(world: LocalWorld) -> None:
 # --- a real worker --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_real_workers_register_by_their_instances_ids_and_end(
     tmp_path: Path, admission: Admission
 ) -> None:

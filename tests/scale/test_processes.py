@@ -41,6 +41,7 @@ async def _answering(one: Admission, connections: int) -> set[int]:
             await http.close()
 
 
+@pytest.mark.long
 async def test_one_queue_one_port_and_nothing_outlives_a_killed_parent(
     valkey: str, three: Admission
 ) -> None:
@@ -49,6 +50,7 @@ async def test_one_queue_one_port_and_nothing_outlives_a_killed_parent(
     await _they_stop_when_their_parent_was_killed(three)
 
 
+@pytest.mark.long
 async def test_a_killed_process_loses_no_ticket_and_a_stop_drains_all(three: Admission) -> None:
     await _a_killed_process_is_replaced_and_no_acknowledged_ticket_is_lost(three)
     await _a_stop_drains_all_and_leaves_none(three)

@@ -241,6 +241,7 @@ async def _nothing_is_left(evening: Evening, redis: Redis) -> None:
     assert lease[0][1] / 1000 - int(seconds) <= LEASE_S + 1
 
 
+@pytest.mark.long
 async def test_one_of_two_is_killed_and_nobody_notices(two: Pair, redis: Redis) -> None:
     async with AsyncExitStack() as stack:
         evening = Evening(two)

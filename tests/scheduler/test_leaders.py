@@ -144,7 +144,7 @@ class Scene:
 
 @pytest.fixture(
     params=[
-        1500,
+        pytest.param(1500, marks=pytest.mark.long),
         pytest.param(LEASE_MS, marks=pytest.mark.soak),
     ]
 )
