@@ -279,7 +279,7 @@ async def test_a_program_that_is_not_there_is_refused_at_once(tmp_path: Path) ->
 
 async def test_paths_are_found_from_the_fleet_files_folder(tmp_path: Path) -> None:
     script = tmp_path / "worker"
-    script.write_text('#!/bin/sh\necho "$VESTIBULE_MODEL" > said\nsleep 300\n')
+    script.write_text('#!/bin/sh\necho "$VESTIBULE_MODEL" > said\nexec sleep 300\n')
     script.chmod(0o700)
     settings = Settings(command=("./worker",), model="./tiny", folder="w")
     provider = open("local", settings, deployment(tmp_path))
