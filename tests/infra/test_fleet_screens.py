@@ -8,7 +8,7 @@ import signal
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -174,7 +174,7 @@ class Told(Service):
         super().__init__("http://there", "key")
         self._news, self._gone, self.looks = news, gone, 0
 
-    def follow(self, look_s: float) -> Iterator[News | None]:
+    def follow(self, look_s: float) -> Generator[News | None, None, None]:
         yield from self._news
 
     def get(self, path: str, **query: str | int) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def test_ctrl_c_leaves_them_going_and_says_how_to_follow(
         def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
             return {"command_id": "c", "instances": ["here-1"]}
 
-        def follow(self, look_s: float) -> Iterator[News | None]:
+        def follow(self, look_s: float) -> Generator[News | None, None, None]:
             yield None
             signal.raise_signal(signal.SIGINT)
             yield None
