@@ -15,9 +15,10 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from admission.instance import INSTANCE_ID, Instance, Offer, Order, Volume
+from admission.instance import INSTANCE_ID, Instance, Offer, Order
 from infra.providers import fields
 from infra.providers.deployment import Deployment
+from infra.providers.diskless import Diskless
 from infra.providers.locked import locked
 from scheduler.fleet.port import Gone, Machine, Power, Refused, Unclear
 
@@ -65,7 +66,7 @@ class Claim(Struct, frozen=True):
     since_ms: int
 
 
-class Static:
+class Static(Diskless):
     """A `Provider` whose machines are there whatever it says."""
 
     def __init__(
@@ -130,18 +131,6 @@ class Static:
             for name, claim in claims.items()
             if name in self._hosts
         ]
-
-    async def volumes(self, instance_id: str, provider_id: str) -> Sequence[Volume]:
-        return []
-
-    async def orphan_volumes(self, known: frozenset[str]) -> Sequence[tuple[str, Volume]]:
-        return []
-
-    async def delete_volume(self, provider_volume_id: str) -> None:
-        """Its disks are somebody else's."""
-
-    async def look_volume(self, provider_volume_id: str) -> Volume | Gone:
-        return Gone()
 
     async def close(self) -> None:
         pass

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import worker_image
-from admission.instance import INSTANCE_ID, Instance, Offer, Order, Volume
+from admission.instance import INSTANCE_ID, Instance, Offer, Order
 from infra.providers import fields
 from infra.providers.bare_metal.host import Barred, Door, Entrance, Seen, Silent
 from infra.providers.bare_metal.parcel import parcel
 from infra.providers.bare_metal.settings import Host, Settings
 from infra.providers.deployment import Deployment
+from infra.providers.diskless import Diskless
 from scheduler.fleet.port import Gone, Machine, Power, Refused, Unclear
 from worker_image import flavors
 from worker_image.flavors import Flavor
@@ -27,7 +28,7 @@ AT_ONCE = 16  # connections
 Answers = dict[str, Seen | Silent | Barred]
 
 
-class BareMetal:
+class BareMetal(Diskless):
     """A `Provider` whose machines are hosts; an instance's is named ``host/instance``."""
 
     def __init__(
@@ -126,18 +127,6 @@ class BareMetal:
             for name, seen in answers.items()
             if seen.claimed and seen.deployment == self._deployment.name
         ]
-
-    async def volumes(self, instance_id: str, provider_id: str) -> Sequence[Volume]:
-        return []
-
-    async def orphan_volumes(self, known: frozenset[str]) -> Sequence[tuple[str, Volume]]:
-        return []
-
-    async def delete_volume(self, provider_volume_id: str) -> None:
-        """A host's disks are its own."""
-
-    async def look_volume(self, provider_volume_id: str) -> Volume | Gone:
-        return Gone()
 
     async def close(self) -> None:
         pass

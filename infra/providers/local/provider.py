@@ -12,10 +12,11 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from admission.instance import INSTANCE_ID, Instance, Offer, Order, Volume
+from admission.instance import INSTANCE_ID, Instance, Offer, Order
 from infra import addresses
 from infra.providers import fields
 from infra.providers.deployment import Deployment
+from infra.providers.diskless import Diskless
 from infra.providers.local import processes
 from infra.providers.local.folder import Folder, MachineFolder, Record
 from infra.providers.local.settings import Settings
@@ -30,7 +31,7 @@ _NOT_INHERITED = ("VESTIBULE_", "WORKER_", "REDIS_", "AWS_")
 T = TypeVar("T")
 
 
-class Local:
+class Local(Diskless):
     """A `Provider` whose machines are processes, their folders and a port each.
 
     Any number of schedulers of this machine may use one folder; the processes belong to none.
@@ -83,18 +84,6 @@ class Local:
 
     async def machines(self) -> Sequence[Machine]:
         return await self._do(self._all)
-
-    async def volumes(self, instance_id: str, provider_id: str) -> Sequence[Volume]:
-        return []
-
-    async def orphan_volumes(self, known: frozenset[str]) -> Sequence[tuple[str, Volume]]:
-        return []
-
-    async def delete_volume(self, provider_volume_id: str) -> None:
-        """It has none: a worker's folder is no disk, and goes with it."""
-
-    async def look_volume(self, provider_volume_id: str) -> Volume | Gone:
-        return Gone()
 
     async def close(self) -> None:
         pass
