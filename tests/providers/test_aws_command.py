@@ -88,7 +88,7 @@ def _first_boot(ec2: Any, admission_url: str, folder: Path) -> Iterator[None]:
             process.wait(10)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_from_a_command_to_the_archive(
     redis: Redis,
