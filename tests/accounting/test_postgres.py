@@ -23,7 +23,7 @@ from tests.accounting.conftest import AT_MS, DAY_MS, HOUR_MS, record
 from tests.accounting.postgres import Postgres
 from tests.fleet.words import DISK, NOW_MS, happened, machine
 
-pytestmark = pytest.mark.soak
+pytestmark = pytest.mark.long
 RECORDS = 3000
 
 

@@ -96,7 +96,7 @@ def test_up_serves_with_several_processes(up: Start) -> None:
     assert "Traceback" not in one.errors()
 
 
-@pytest.mark.soak
+@pytest.mark.long
 def test_a_killed_up_leaves_a_port_that_the_next_one_gets(up: Start) -> None:
     one = up(VESTIBULE_PROCESSES="2").wait_ready()
     ticket = one.post("/queue/join/ada").json()["ticket_id"]

@@ -162,7 +162,7 @@ async def test_a_bad_connection_doubles_nothing_and_leaves_nothing(
     await _lives(range(2), worlds)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.timeout(300)  # 14 s on two idle cores
 async def test_many_bad_connections(inline: None, worlds: list[Ec2World]) -> None:
     await _lives(range(2, 40), worlds)

@@ -77,7 +77,7 @@ def _holds(path: Path, text: str) -> bool:
     return text.encode() in path.read_bytes()
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_an_installation_that_broke_off_is_resumed(tmp_path: Path, server: Sshd) -> None:
     hold = tmp_path / "hold"
     hold.touch()
@@ -103,7 +103,7 @@ async def test_an_installation_that_broke_off_is_resumed(tmp_path: Path, server:
     assert not marked(tmp_path)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_an_end_in_the_middle_of_an_installation_removes_all(
     tmp_path: Path, server: Sshd
 ) -> None:
@@ -120,7 +120,7 @@ async def test_an_end_in_the_middle_of_an_installation_removes_all(
     assert not marked(tmp_path)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_what_an_end_that_broke_off_has_left_is_not_believed(
     tmp_path: Path, server: Sshd
 ) -> None:
@@ -163,7 +163,7 @@ async def test_another_agent_than_the_one_that_was_meant_is_never_started(
     assert not marked(tmp_path)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_a_file_that_changed_on_its_way_is_noticed_there(
     tmp_path: Path, server: Sshd
 ) -> None:
@@ -178,7 +178,7 @@ async def test_a_file_that_changed_on_its_way_is_noticed_there(
     assert refused.value.code == "AGENT_CHECKSUM_FAILED"
 
 
-@pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -202,7 +202,7 @@ async def test_what_cannot_be_installed_says_why(
 # --- with what a package registry gives -----------------------------------------------------------
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_the_agents_libraries_are_installed_by_hash(
     tmp_path: Path, server: Sshd, admission: Admission
 ) -> None:

@@ -38,7 +38,7 @@ def _with_docker(server: Sshd, folder: Path, image: str = "image/agent.py") -> P
     return state
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_where_docker_is_the_worker_is_a_container(tmp_path: Path, server: Sshd) -> None:
     state = _with_docker(server, tmp_path)
     provider = open_one(server, tmp_path, way="auto", flavor="l40s", listen="0.0.0.0")
@@ -66,7 +66,7 @@ async def test_where_docker_is_the_worker_is_a_container(tmp_path: Path, server:
     assert f"volume rm --force vestibule-{ID}" in (state / "said").read_text()
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_an_image_with_another_agent_is_never_started(tmp_path: Path, server: Sshd) -> None:
     state = _with_docker(server, tmp_path, image="/etc/hostname")
     provider = open_one(server, tmp_path, way="docker")

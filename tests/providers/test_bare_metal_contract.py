@@ -16,7 +16,7 @@ from tests.providers.contract import ProviderContract, World
 from tests.providers.metal import open_it, settings
 from tests.providers.sshd import Sshd
 
-pytestmark = pytest.mark.soak  # some two hundred connections
+pytestmark = pytest.mark.long  # some two hundred connections
 
 
 class MetalWorld(World):

@@ -78,7 +78,7 @@ async def test_who_may_not_enter_is_told_so(tmp_path: Path, server: Sshd) -> Non
     assert refused.value.code == "SSH_NOT_ACCESSIBLE"
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_a_silent_host_is_waited_for_and_then_given_up(tmp_path: Path, server: Sshd) -> None:
     provider = open_one(server, tmp_path, connect=1)
     now_s = 1_000.0

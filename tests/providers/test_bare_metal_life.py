@@ -36,7 +36,7 @@ worker_port = {port}
 """
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_from_an_order_to_the_archive(redis: Redis, tmp_path: Path) -> None:
     async with sshd.running(tmp_path / "sshd") as server:
         text = FLEET.format(

@@ -325,7 +325,7 @@ async def test_real_workers_register_by_their_instances_ids_and_end(
     assert admission.drains
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_a_real_worker_whose_model_does_not_start_says_why(
     tmp_path: Path, admission: Admission
 ) -> None:

@@ -145,7 +145,7 @@ class Scene:
 @pytest.fixture(
     params=[
         pytest.param(1500, marks=pytest.mark.long),
-        pytest.param(LEASE_MS, marks=pytest.mark.soak),
+        pytest.param(LEASE_MS, marks=pytest.mark.long),
     ]
 )
 async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
