@@ -8,6 +8,8 @@ BENCH ?=
 LEVEL ?= patch
 BASE ?=
 .DEFAULT_GOAL := help
+# Hundreds of processes start in the tests: each would compile the code again.
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help run dev setup test long e2e soak contract bench lint format coverage lock clean \
 	agent-checksum agent-version-bump agent-version-check
 
@@ -34,8 +36,8 @@ e2e: $(VENV)/e2e.stamp  ## the whole path in a browser: real Open WebUI, real vL
 long: $(VENV)/dev.stamp  ## whole lives of several processes, hundreds of simulated ones
 	@$(BIN)/pytest tests -m long --timeout 300 -n 3 --dist worksteal
 
-soak: $(VENV)/dev.stamp  ## what takes longer: Cluster, Sentinel, the model, then days of traffic (MINUTES=10)
-	@$(BIN)/pytest tests -m soak --timeout 1200
+soak: $(VENV)/dev.stamp  ## what takes longer: Cluster, Sentinel, the model, fresh examples, then days of traffic (MINUTES=10)
+	@$(BIN)/pytest tests -m "soak or hypothesis" --hypothesis-profile fresh --timeout 1200
 	@$(BIN)/python -m tests.simulation.soak --minutes $(MINUTES)
 
 contract: $(VENV)/dev.stamp  ## the HTTP contract on every transport and Redis set-up, or of a deployment (URL=http://…)

@@ -1,17 +1,21 @@
-"""What the fast tests share: one real Valkey, one clock that the test owns, the real service."""
+"""What the fast tests share: one real Valkey, one clock that the test owns, the real service.
+
+Hypothesis makes the same examples at each run, and fresh ones in ``make soak``.
+"""
 
 import asyncio
 import gc
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
+from hypothesis import settings as examples
 from pydantic import SecretStr
 from redis import Redis as BlockingRedis
 from redis import utils as redis_utils
@@ -34,14 +38,34 @@ from tests.time_limit import pytest_timeout_set_timer  # noqa: F401 - a hook
 
 DEADLINE_S = 10.0
 
+# What fails, fails again, and for everybody. `--hypothesis-profile fresh` looks further, and prints
+# the line that makes an example which failed again.
+examples.register_profile("same", derandomize=True, database=None, deadline=None)
+examples.register_profile("fresh", max_examples=1000, print_blob=True, deadline=None)
+examples.load_profile("same")
+
 # redis-py reads its own version from its package's metadata, a millisecond for each connection.
 redis_utils.get_lib_version = cache(redis_utils.get_lib_version)
+
+
+# Nothing that importing makes is garbage; to look through it all the while takes a tenth longer.
+gc.disable()
 
 
 def pytest_collection_finish() -> None:
     """What is imported by now stays: no collection need look at it again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test logged is sent to pytest's first process, which takes no half of a surrogate
+    pair: the whole run would end with it."""
+    report = yield
+    report.sections = [(of, text.encode(errors="replace").decode()) for of, text in report.sections]
+    return report
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 INI = """
 [pytest]
@@ -54,6 +56,7 @@ async def test_the_next_one_runs():
 """
 
 
+@pytest.mark.long
 def test_what_hangs_fails_and_the_next_test_runs(tmp_path: Path) -> None:
     for name, text in (("pytest.ini", INI), ("conftest.py", CONFTEST), ("test_it.py", HANGING)):
         (tmp_path / name).write_text(text)

@@ -100,8 +100,11 @@ class Calls:
         return answer
 
     async def _load(self) -> None:
-        for script in self._scripts.values():
-            await self._redis.script_load(script.source)
+        every = [*self._scripts.values()]
+        known = await self._redis.script_exists(*(script.sha.decode() for script in every))
+        for script, there in zip(every, known, strict=True):
+            if not there:  # the texts are some megabytes
+                await self._redis.script_load(script.source)
         self._loads += 1
 
     def _of_pool(self, pool: str) -> tuple[list[bytes], str]:

@@ -48,6 +48,7 @@ async def environment(url: str) -> AsyncIterator[Environment]:
     )
     one = Environment(process)
     try:
+        await one.invoke(event("GET", "/healthz"))  # its start may take longer than an answer
         yield one
     finally:
         await one.end()

@@ -83,6 +83,7 @@ def test_it_serves_v1_and_auth_and_nothing_else(start: Start) -> None:
     assert (one.process.returncode, said) == (0, "")
 
 
+@pytest.mark.long
 def test_several_share_its_port(start: Start) -> None:
     one = start(VESTIBULE_PROCESSES="2")
     assert "in 2 processes" in one.first_line()

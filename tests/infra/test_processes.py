@@ -70,6 +70,7 @@ def serving_of(one: Up) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long
 def test_up_serves_with_several_processes(up: Start) -> None:
     one = up(VESTIBULE_PROCESSES="3", MAX_ACTIVE_USERS="1").wait_ready()
     serving = serving_of(one)

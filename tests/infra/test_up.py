@@ -185,6 +185,7 @@ def test_keys_of_the_environment_are_in_force_and_no_child_gets_one_it_does_not_
         assert not child.environ().keys() & keys.keys()
 
 
+@pytest.mark.long
 def test_what_was_acknowledged_survives_kill_9_and_what_survived_it_is_stopped(up: Start) -> None:
     one = up(MAX_ACTIVE_USERS="1").wait_ready()
     one.post("/queue/join/first", {"auto_confirm": True})
@@ -256,6 +257,7 @@ async def _workers_at(url: str) -> list[Worker]:
         await redis.aclose()
 
 
+@pytest.mark.long
 def test_a_killed_valkey_comes_back_with_every_ticket(up: Start) -> None:
     one = up().wait_ready()
     ticket = one.post("/queue/join/ada").json()["ticket_id"]
@@ -271,6 +273,7 @@ def test_a_killed_valkey_comes_back_with_every_ticket(up: Start) -> None:
     assert "Traceback" not in one.errors()
 
 
+@pytest.mark.long
 def test_reload_restarts_at_a_change_and_stops_clean(up: Start) -> None:
     one = up("--reload").wait_ready()
     (ROOT / "admission" / "__init__.py").touch()

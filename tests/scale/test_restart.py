@@ -15,7 +15,7 @@ CAPACITY = 3
 @pytest.mark.parametrize(
     ("name", "rounds"),
     [
-        pytest.param("valkey", 1, id="valkey-once"),
+        pytest.param("valkey", 1, id="valkey-once", marks=pytest.mark.long),
         *(
             pytest.param(*param.values, 8, id=f"{param.id}-again-and-again", marks=pytest.mark.soak)
             for param in MATRIX

@@ -12,6 +12,7 @@ SENTINEL = {"VESTIBULE_REDIS_MODE": "sentinel", "VESTIBULE_REDIS_SENTINEL_MASTER
 CAPACITY = 3
 
 
+@pytest.mark.long
 async def test_what_the_replica_had_is_kept_the_rest_is_healed(valkey_binary: str) -> None:
     async with (
         watched(valkey_binary, sentinels=1) as servers,

@@ -153,7 +153,11 @@ class Referee:
                 assert len(holders) <= limit
 
 
-@both_clocks
+@pytest.mark.parametrize(
+    "clock",
+    [ManualClock(), pytest.param(RedisClock(), marks=pytest.mark.long)],
+    ids=["test", "redis"],
+)
 async def test_capacity_changed_under_load_is_never_exceeded_by_a_grant(
     stores_of: StoresOf, clock: Clock, referee: Referee
 ) -> None:
