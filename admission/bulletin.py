@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from admission.errors import StoreUnavailable
-from admission.fleet_views import recorded_view
+from admission.fleet_views import kind_of, recorded_view
 from admission.store.fleet_records import Recorded
 from admission.store.fleet_store import FleetStore
 
@@ -37,10 +37,11 @@ class Begin(NamedTuple):
 
 
 class Told(NamedTuple):
-    """An entry as it is sent: its id, its place, and the event's view as JSON."""
+    """An entry as it is sent: its id, its place, its kind, and the event's view as JSON."""
 
     entry: str
     order: Order
+    kind: str
     text: str
 
 
@@ -160,7 +161,7 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
 
 def _told(recorded: Recorded) -> Told:
     text = msgspec.json.encode(recorded_view(recorded)).decode()
-    return Told(recorded.entry, _order(recorded.entry), text)
+    return Told(recorded.entry, _order(recorded.entry), kind_of(recorded.event), text)
 
 
 def _order(entry: str) -> Order:

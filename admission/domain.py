@@ -65,8 +65,8 @@ class Priority:
 class Places:
     """Where many tickets stand at ``now_ms``; the lists are in the order in which they were asked.
 
-    ``slots``: those that may be granted now. A position is 0 when the ticket is not in the queue, a
-    wait -1 when it cannot be known.
+    ``slots``: those that may be granted now or are coming. A position is 0 when the ticket is not
+    in the queue, a wait -1 when it cannot be known.
     """
 
     now_ms: int
@@ -152,7 +152,19 @@ class PoolMetrics:
     settings: dict[str, Any]
     wait_ms: float | None = None
     wait_high_ms: float | None = None
+    wait_alone_ms: float | None = None  # wait_ms, were no machine coming
     waits_ms: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A machine that is being started: so many slots of its pool, about ``in_ms`` from now, with a
+    standard deviation of ``spread_ms``, until its worker is ready."""
+
+    worker_id: str
+    slots: int
+    in_ms: int
+    spread_ms: int
 
 
 @dataclass(frozen=True)

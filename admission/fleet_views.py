@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from admission.instance import Command, Event, Instance, Kind, State, Volume
+from admission.decision_views import pool_event_view
+from admission.instance import BUDGET_ALARM, Command, Event, Instance, Kind, State, Volume
 from admission.store.fleet_records import Recorded
 from admission.store.fleet_store import Offered
 from admission.views import iso
@@ -28,6 +29,7 @@ def instance_view(one: Instance, *, pending: bool = False) -> dict[str, Any]:
         "currency": order.currency,
         "asked_by": one.asked_by,
         "provider_id": one.provider_id,
+        "worker_id": one.worker_id or one.id,
         "address": one.address,
         "error_code": one.error_code or None,
         "error": one.error or None,
@@ -91,10 +93,21 @@ def event_view(event: Event) -> dict[str, Any]:
     }
 
 
+def kind_of(event: Event) -> str:
+    """What it is called on ``/admin/events``."""
+    if event.name == BUDGET_ALARM:
+        return "budget"
+    return "fleet" if event.instance_id else "pool"
+
+
 def recorded_view(recorded: Recorded) -> dict[str, Any]:
     """One event of ``/admin/events``, with the instance after it where it changed."""
-    one = recorded.instance
-    return {**event_view(recorded.event), "instance": None if one is None else instance_view(one)}
+    event, one = recorded.event, recorded.instance
+    if kind_of(event) == "budget":
+        return {"at": iso(event.at_ms), "reason": event.reason, **event.detail}
+    if kind_of(event) == "pool":
+        return pool_event_view(event)
+    return {**event_view(event), "instance": None if one is None else instance_view(one)}
 
 
 def offers_view(known: dict[str, Offered]) -> dict[str, Any]:

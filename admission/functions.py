@@ -24,6 +24,7 @@ from aiohttp import web
 from admission import keys, logs, middleware
 from admission.api import (
     elsewhere,
+    fleet,
     health,
     instances,
     late,
@@ -54,6 +55,7 @@ ROUTES = (
     threads.routes,
     ticks.routes,
     instances.routes,
+    fleet.routes,
     health.routes,
     late.routes,
     elsewhere.routes,

@@ -41,9 +41,10 @@ class Order(Struct, frozen=True, omit_defaults=True):
     zone: str = ""  # "" where it has none
     market: str = "on-demand"  # or "spot"
     model: str = ""  # "" for what the provider's settings say
-    price_per_hour: float | None = None  # when it was ordered; None: nothing is billed
+    price_per_hour: float | None = None  # when it was ordered; None: nobody told one
     currency: str = "USD"
     options: dict[str, str] = {}  # what only this provider knows, never a secret
+    billed_least_s: int = 0  # so long, also when it ended sooner
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):
@@ -86,10 +87,14 @@ class Instance(Struct, frozen=True, omit_defaults=True):
     volumes: tuple[Volume, ...] = ()
 
 
+BUDGET_ALARM = "budget_alarm"
+"""The name of an event that is of no instance: a budget is used up to some share."""
+
+
 class Event(Struct, frozen=True, omit_defaults=True):
     """One line of an instance's history: a transition, or an action and how it went."""
 
-    instance_id: str
+    instance_id: str  # "" for a budget's alarm
     at_ms: int
     version: int  # of the instance after it
     name: str  # of the transition or action: "drain", "launch", "delete_volume"
@@ -107,10 +112,12 @@ class Offer(Struct, frozen=True):
     type: str
     zone: str
     market: str
-    price_per_hour: float | None  # None: nothing is billed
+    price_per_hour: float | None  # None: none is known
     currency: str = "USD"
     slots: int = 1  # requests that one such worker runs well at once
     source: str = ""  # of the price: a page or file, and its date
+    billed_least_s: int = 0  # seconds that are billed also of a machine that ended sooner
+    ending: str = ""  # what the end of such a machine means, for who is asked before it
 
 
 class Kind(StrEnum):

@@ -10,10 +10,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from admission.accounting.cost import BY
 from admission.accounting.limits import OF
 from admission.accounting.record import DIMENSIONS, SPANS
 from admission.api.instances import DRAIN_MAX_S
 from admission.api.threads import THREAD_ID
+from admission.cost_views import COST_VIEWS
+from admission.decision_views import DECISION_VIEWS
 from admission.domain import POOL_NAME, USER_ID, WORKER_ID, Status
 from admission.instance import INSTANCE_ID, State
 from admission.operations import OPERATIONS, Operation
@@ -82,7 +85,7 @@ VIEWS: dict[str, dict[str, str]] = {
         "last_duration": "number?", "last_success": "instant?", "last_error": "string?",
         "last_error_at": "instant?", "runs": "integer", "failures": "integer",
     },
-    "Ticks": {"ticks": "[]Tick"},
+    "Ticks": {"ticks": "[]Tick", "warnings": "[]string"},
     "HistoryRow": {
         "begin": "instant", "pool": "string", "worker": "string?", "ready": "number",
         "slots": "number", "busy": "number", "use": "number?", "waiting": "number",
@@ -101,7 +104,8 @@ VIEWS: dict[str, dict[str, str]] = {
         "version": "integer", "provider": "string", "pool": "string", "type": "string",
         "zone": "string", "market": "string", "model": "string", "options": "object",
         "price_per_hour": "number?", "currency": "string", "asked_by": "string",
-        "provider_id": "string", "address": "string", "error_code": "string?", "error": "string?",
+        "provider_id": "string", "worker_id": "string", "address": "string",
+        "error_code": "string?", "error": "string?", "unattended": "string?",
         "requested_at": "instant", "since": "instant", "moved_at": "instant",
         "launched_at": "instant?", "ready_at": "instant?", "drain_by": "instant?",
         "ended_at": "instant?", "volumes": "[]Volume",
@@ -116,6 +120,7 @@ VIEWS: dict[str, dict[str, str]] = {
     "Offer": {
         "type": "string", "zone": "string", "market": "string", "price_per_hour": "number?",
         "currency": "string", "slots": "integer", "source": "string",
+        "billed_least_s": "integer", "ending": "string",
     },
     "Offered": {"provider": "string", "asked_at": "instant", "offers": "[]Offer"},
     "Offers": {"providers": "[]Offered"},
@@ -140,6 +145,8 @@ VIEWS: dict[str, dict[str, str]] = {
         "model": "string", "first_seen": "instant", "last_used": "instant", "uses": "integer",
     },
     "UsedModels": {"models": "[]UsedModel"},
+    **COST_VIEWS,
+    **DECISION_VIEWS,
     "Projects": {"projects": "[]Project"},
     "Priorities": {"priorities": "object"},
     "Priority": {"user_id": "string", "priority": "string?"},
@@ -229,6 +236,7 @@ QUERY: dict[str, tuple[dict[str, Any], str]] = {
         "Of each row, in UTC",
     ),
     "by": ({"type": "string", "enum": [*DIMENSIONS]}, "What is told apart"),
+    "costs.by": ({"type": "string", "enum": [*BY], "default": BY[0]}, "What is told apart"),
     "from": (_INSTANT, "The first, or a day; without it a day, 30 days or a year back"),
     "to": (_INSTANT, "Up to here, or a day; without it now"),
     "worker": (
@@ -374,7 +382,8 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 def _query_parameter(name: str) -> dict[str, Any]:
     schema, description = QUERY[name]
-    return {"name": name, "in": "query", "schema": schema, "description": description}
+    said = name.rpartition(".")[2]  # the same word may have another meaning in some operation
+    return {"name": said, "in": "query", "schema": schema, "description": description}
 
 
 def _header_parameter(name: str) -> dict[str, Any]:
@@ -412,7 +421,8 @@ def _type(text: str) -> dict[str, Any]:
         return {"type": "array", "items": _type(text[2:])}
     name, null = text.removesuffix("?"), text.endswith("?")
     if name[0].isupper():
-        return {"$ref": f"#/components/schemas/{name}"}
+        view = {"$ref": f"#/components/schemas/{name}"}
+        return {"anyOf": [view, {"type": "null"}]} if null else view
     if name == "status":
         return {"type": "string", "enum": [*Status]}
     made: dict[str, Any] = {"type": "string" if name == "instant" else name}

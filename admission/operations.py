@@ -46,11 +46,15 @@ USAGE = (*USAGE_OF_PROJECT, "project")
 INSTANCES = ("pool", "provider", "state", *PAGED)
 ONCE = ("Idempotency-Key",)
 FLEET_EVENTS = (
-    "Server-Sent Events: `event: fleet`, data = the view FleetLine (a transition or an action) with"
-    " the Instance after it as instance, or null; from now on, or after Last-Event-ID; `event: gap`"
-    " when some in between are gone; a comment every 15 s. Other kinds of events may come to stand"
-    " beside these."
+    "Server-Sent Events: `event: fleet`, data = the view FleetLine (a transition or an action)"
+    " with the Instance after it as instance, or null; from now on, or after Last-Event-ID;"
+    " `event: gap` when some in between are gone; `event: budget` when one is used up to some"
+    " share of it, data = budget, share, spent, amount, currency, used_up_at; `event: pool` when"
+    " the autoscaler asks for something, or a hold or a shortage begins or ends, data = pool"
+    " (null: of the whole fleet), at, name, reason, ok, detail; a comment every 15 s. Other kinds"
+    " of events may come to stand beside these."
 )
+COSTS = ("costs.by", "from", "to", "format")
 HISTORY = ("pool", "worker", "from", "to", "step", "format")
 TICKET_EVENTS = (
     "Server-Sent Events: `event: ticket`, data = the view Ticket, increasing ids. A snapshot first,"
@@ -208,6 +212,8 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
         Operation("POST", "/admin/instances/{instance_id}/archive", "Out of sight, when it is"
                   " gone", "admin", {202: "Accepted"}, instances.ReasonBody, (), (404, 409),
                   headers=ONCE),
+        Operation("GET", "/admin/fleet", "What the autoscaler decided last of each pool, and why",
+                  "admin", {200: "Fleet"}),
         Operation("GET", "/admin/events", "What happens to the fleet, live",
                   "admin", {200: ""}, media="events", says=FLEET_EVENTS),
     ),
@@ -257,6 +263,10 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
                   "admin", {200: "Usage"}, None, USAGE, (), "table"),
         Operation("GET", "/admin/usage/models", "The models that were ever used",
                   "admin", {200: "UsedModels"}),
+        Operation("GET", "/admin/costs", "What machines cost, and for whom",
+                  "admin", {200: "Costs"}, None, COSTS, (), "table"),
+        Operation("GET", "/admin/costs/now", "How fast money is spent, and how the budgets stand",
+                  "admin", {200: "CostsNow"}),
     ),
     "Proxies": tuple(
         Operation(method, path, summary, "user", {200: ""}, None, ("pool", "model"),

@@ -5,6 +5,7 @@ extra (pyproject.toml).
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,6 +24,7 @@ COMMANDS = {
     "provision": ("infra.fleet.provision", "order machines, and watch them become ready"),
     "instances": ("infra.fleet.instances", "show the machines, how far they are, what they cost"),
     "workers": ("infra.fleet.workers", "show the workers, and what each is doing"),
+    "costs": ("infra.fleet.costs", "show what machines cost, for whom, and the budgets"),
     "drain": ("infra.fleet.drain", "let a machine finish what runs, and then end it"),
     "terminate": ("infra.fleet.terminate", "end machines with their disks"),
     "doctor": ("infra.doctor.command", "check that a deployment keeps the HTTP contract"),
@@ -56,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
     except SettingsError as error:
         return _complain(error, 2)
+    except BrokenPipeError:  # who read has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell says of who died of it
     except (CommandError, OSError) as error:  # of the system: names the file or the program
         return _complain(error, 1)
     except KeyboardInterrupt:

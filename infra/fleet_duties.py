@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
 
+from admission.accounting.ledger import Ledger
+from admission.attendance import provider_tick
 from admission.clock import RedisClock
 from admission.errors import StoreUnavailable
 from admission.instance import ASKABLE, Command, Instance, Kind
@@ -19,9 +21,11 @@ from infra.errors import CommandError
 from infra.fleet_file import KINDS, FleetFile
 from infra.providers.deployment import Deployment
 from infra.state import kept_key
+from scheduler.budgets import Budgets
 from scheduler.fleet.duties import duties
 from scheduler.fleet.port import Provider, Unclear
-from scheduler.fleet.unknown import Unknown
+from scheduler.fleet.same_file import SameFile
+from scheduler.fleet.unattended import Unattended
 from scheduler.scaling import Scaling
 from scheduler.tick import Tick
 
@@ -94,7 +98,7 @@ class Fleet:
 async def opened(
     file: FleetFile | None, store: RedisStore, settings: Settings, *, keep_local: bool
 ) -> AsyncIterator[Fleet]:
-    """The fleet; an empty one without a file.
+    """The fleet; without a file one that only tells of machines that nobody looks after.
 
     Args:
         keep_local: whether workers on this machine outlive it, where the file does not say.
@@ -103,7 +107,7 @@ async def opened(
         CommandError: a provider cannot be opened.
     """
     if file is None:
-        yield Fleet(store.fleet)
+        yield Fleet(store.fleet, [Unattended(store).tick])
         return
     if file.deployed.keep_local is not None:
         keep_local = file.deployed.keep_local
@@ -125,7 +129,10 @@ async def opened(
             for name, planned in file.providers.items()
             if planned.kind == LOCAL and not keep_local
         }
-        yield Fleet(store.fleet, _ticks(file, store, providers), local)
+        ledger = Ledger(settings.ledger_url())
+        stack.callback(ledger.close)
+        budgets = Budgets(store.fleet, ledger, file.budgets)
+        yield Fleet(store.fleet, [*_ticks(file, store, providers), budgets.tick], local)
 
 
 async def _check_local(file: FleetFile, store: RedisStore) -> None:
@@ -136,7 +143,7 @@ async def _check_local(file: FleetFile, store: RedisStore) -> None:
     """
     leads = {tick.name: tick.holder for tick in await store.ticks.all()}
     for name, planned in file.providers.items():
-        holder = leads.get(f"instances-{name}") or ""
+        holder = leads.get(provider_tick(name)) or ""
         if planned.kind == LOCAL and holder and not holder.startswith(f"{socket.gethostname()}-"):
             raise CommandError(
                 f"{file.path}: providers.{name}: {holder} on another host has a local provider of"
@@ -155,7 +162,7 @@ def _ticks(file: FleetFile, store: RedisStore, providers: dict[str, Provider]) -
         end_orphans=file.deployed.end_orphans,
         prices=file.prices,
     )
-    ticks.append(Unknown(store.fleet, providers).tick)
+    ticks += [Unattended(store).tick, SameFile(store, file.digest).tick]
     for pool in file.pools.values():
         rooms = {name: providers[name].capacity for name in pool.providers}
         ticks.append(Scaling(store, pool.spec, rooms).tick)

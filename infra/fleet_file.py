@@ -3,6 +3,8 @@
 TOML. Without it there is no fleet. ``docs/fleet.md`` shows one whole.
 """
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,9 +16,10 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from admission.accounting.budgets import Budget
 from admission.domain import POOL_NAME
 from admission.settings import SettingsError
-from infra import toml_table
+from infra import fleet_money, toml_table
 from infra.toml_table import Problems
 from scheduler.autoscale.spec import FleetSpec
 from scheduler.fleet.limits import Limits
@@ -29,7 +32,7 @@ KINDS = {
     "aws": "infra.providers.aws",
 }
 """Kind of a provider -> its module, with ``Settings`` and ``open(name, settings, deployment)``."""
-TABLES = ("deployment", "providers", "pools", "limits", "prices")
+TABLES = ("deployment", "providers", "pools", "limits", "prices", "budgets")
 # The first part of the ids of its machines, which end with 12 digits (`admission.instance`).
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
@@ -77,11 +80,13 @@ class FleetFile:
     """What it says, all of it checked."""
 
     path: Path
+    digest: str = ""  # of what it says: other words or another order of the same say the same
     deployed: Deployed = field(default_factory=Deployed)
     providers: Mapping[str, Planned] = field(default_factory=dict)
     pools: Mapping[str, Pool] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     prices: tuple[Price, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
 
 def read(path: Path) -> FleetFile:
@@ -122,14 +127,32 @@ def _file(path: Path, tables: Mapping[str, Any], problems: Problems) -> FleetFil
         _table(tables, "deployment", problems), Deployed, "deployment", problems
     )
     limits = toml_table.read(_table(tables, "limits", problems), Limits, "limits", problems)
+    prices = _prices(tables.get("prices", []), known, problems)
+    own = {name: fleet_money.currencies(it.kind, it.settings) for name, it in providers.items()}
+    for name, pool in pools.items():
+        if pool.spec.hourly_budget is not None:
+            fleet_money.check_bound(name, pool.providers, own, prices, problems)
     return FleetFile(
         path,
+        _digest(tables),
         deployed or Deployed(),
         providers,
         pools,
         limits or Limits(),
-        _prices(tables.get("prices", []), known, problems),
+        prices,
+        fleet_money.budgets(tables.get("budgets", []), problems),
     )
+
+
+def _digest(tables: Mapping[str, Any]) -> str:
+    """Without what is each host's own: its local providers."""
+    providers = {
+        name: table
+        for name, table in _named(tables, "providers", Problems()).items()
+        if table.get("kind") != "local"
+    }
+    said = json.dumps({**tables, "providers": providers}, sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 def _provider(name: str, table: Mapping[str, Any], problems: Problems) -> Planned | None:

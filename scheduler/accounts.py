@@ -7,13 +7,13 @@ SQL, and there it counts once however often it comes.
 import asyncio
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from admission import logs
 from admission.accounting.ledger import Ledger
 from admission.accounting.record import Record
+from admission.accounting.threads import in_thread
 from admission.store.fence import Fence
 from admission.store.usage_store import UsageStore
 
@@ -31,15 +31,19 @@ class Accounts:
 
     def __init__(self, store: UsageStore, ledger: Ledger, retention_s: int) -> None:
         self._store, self._ledger, self._retention_s = store, ledger, retention_s
+        # A record that is read, and pruned before it is written once more, would count twice.
+        self._alone = asyncio.Lock()
 
     async def drain(self, _: Fence) -> int | None:
         """``drain_tick``; at once again while something waits."""
-        return None if await drain_tick(self._store, self._ledger) else 0
+        async with self._alone:
+            return None if await drain_tick(self._store, self._ledger) else 0
 
     async def prune(self, _: Fence) -> None:
-        """``prune_tick`` of what is older than it is kept."""
-        before = datetime.now(UTC) - timedelta(seconds=self._retention_s)
-        await prune_tick(self._store, self._ledger, round(before.timestamp() * 1000))
+        """``prune_tick`` of what is older than it is kept, by the store's clock."""
+        before_ms = await self._store.now_ms() - self._retention_s * 1000
+        async with self._alone:
+            await prune_tick(self._store, self._ledger, before_ms)
 
 
 async def drain_tick(store: UsageStore, ledger: Ledger) -> bool:
@@ -55,7 +59,7 @@ async def drain_tick(store: UsageStore, ledger: Ledger) -> bool:
             return True
         records = [record for entry in entries if (record := _record(*entry)) is not None]
         if records:
-            await asyncio.to_thread(ledger.add, records)
+            await in_thread(ledger.add, records)
         await store.forget([entry for entry, _ in entries])
         if len(entries) < BATCH:
             return True
@@ -70,7 +74,7 @@ async def prune_tick(store: UsageStore, ledger: Ledger, before_ms: int) -> int:
     """
     pruned = 0
     while await drain_tick(store, ledger):
-        count = await asyncio.to_thread(ledger.prune, before_ms, PRUNED_AT_ONCE)
+        count = await in_thread(ledger.prune, before_ms, PRUNED_AT_ONCE)
         pruned += count
         if count < PRUNED_AT_ONCE:
             break

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from scheduler.books import Books
 
 AT_ONCE_MS = 10  # not at once: APScheduler skips a job that has not returned yet
+SET_S = 0.5  # a wall clock that moves by more between two beats was set, or the host slept
 
 
 @asynccontextmanager
@@ -58,6 +59,7 @@ class Clockwork:
         self._leases, self._ticks = leases, ticks
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._running: set[asyncio.Task[None]] = set()
+        self._ahead_s = 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,6 +76,7 @@ class Clockwork:
                 max_instances=1,
                 misfire_grace_time=None,
             )
+        self._is_clock_set()
         self._scheduler.start()
         try:
             async with background.running("leases", lambda: self._leases.keep(self._follow)):
@@ -93,13 +96,21 @@ class Clockwork:
 
     def _follow(self) -> None:
         """A job is on while its lease is held here, and goes on when it is due."""
+        is_set = self._is_clock_set()
         for tick in self._ticks:
             is_on = self._scheduler.get_job(tick.name).next_run_time is not None
             is_held = self._leases.epoch(tick) is not None
-            if is_held and not is_on:
+            if is_held and (not is_on or (is_set and not self._leases.is_running(tick))):
                 self._next(tick, self._leases.due_in_ms(tick))
             elif is_on and not is_held:
                 self._scheduler.pause_job(tick.name)
+
+    def _is_clock_set(self) -> bool:
+        """Since the last look. APScheduler plans by the wall clock: one that was set back would
+        stop all ticks for as long, and leave their leases held."""
+        before_s = self._ahead_s
+        self._ahead_s = datetime.now(UTC).timestamp() - asyncio.get_running_loop().time()
+        return abs(self._ahead_s - before_s) > SET_S
 
     async def _run(self, tick: Tick) -> None:
         task = asyncio.current_task()

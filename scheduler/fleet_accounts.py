@@ -5,12 +5,12 @@ Redis is told that it is there only when it is. Entries stay in the stream for w
 go when the store makes room (``fleet_store``).
 """
 
-import asyncio
 import logging
 
 from admission import logs
 from admission.accounting import instances
 from admission.accounting.ledger import Ledger
+from admission.accounting.threads import in_thread
 from admission.store.fence import Fence
 from admission.store.fleet_store import FleetStore
 
@@ -48,7 +48,7 @@ async def drain_tick(store: FleetStore, ledger: Ledger) -> bool:
         entries = await store.history(after, BATCH)
         if not entries:
             return True
-        await asyncio.to_thread(instances.add, ledger, entries)
+        await in_thread(instances.add, ledger, entries)
         after = entries[-1].entry
         await store.drain(after)
         if len(entries) < BATCH:
@@ -63,7 +63,7 @@ async def prune_tick(ledger: Ledger, before_ms: int) -> int:
         LedgerUnavailable, UnfitLedger.
     """
     pruned = 0
-    while count := await asyncio.to_thread(instances.prune, ledger, before_ms):
+    while count := await in_thread(instances.prune, ledger, before_ms):
         pruned += count
         if count < instances.PRUNED_AT_ONCE:
             break

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from admission import background
 from admission.clock import Clock, RedisClock
 from admission.errors import StoreUnavailable
-from admission.settings import Settings, read_settings
+from admission.settings import Settings, SettingsError, read_settings
 from admission.store.connection import open_redis
 from admission.store.usage_store import UsageStore
 from admission.warm import Warm
@@ -46,8 +46,13 @@ class Ticks:
         """Connects at the first invocation. ``clock`` is the store's, by default Redis' own.
 
         Raises:
-            SettingsError: no Redis is named.
+            SettingsError: no Redis is named, or a fleet is.
         """
+        if settings.fleet is not None:
+            raise SettingsError(
+                "VESTIBULE_FLEET: a function neither makes nor ends machines, which take longer"
+                " than an invocation: run `vestibule scheduler` with this file over the same Redis"
+            )
         self._settings, self._clock = settings, clock or RedisClock()
         self._warm = Warm(settings, None, self._clock)
         self._is_checked = False

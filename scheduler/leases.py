@@ -59,6 +59,11 @@ class Leases:
         sure = held and not held.leave and self._store.passed_ms() < held.until_ms
         return held.epoch if held and sure else None
 
+    def is_running(self, tick: Tick) -> bool:
+        """Whether it runs now, under a lease that is held here."""
+        held = self._held.get(tick.key)
+        return held is not None and held.began_ms is not None
+
     def due_in_ms(self, tick: Tick) -> float:
         """In how many ms a tick that is held here is due; 0 when it is."""
         return max(0.0, self._held[tick.key].due_ms - self._store.passed_ms())
@@ -159,8 +164,9 @@ class Leases:
         """Cancel what runs under a lease that is no longer held for certain."""
         now_ms = self._store.passed_ms()
         for held in self._held.values():
-            if held.bound is not None and held.until_ms <= now_ms:
-                held.bound.reschedule(asyncio.get_running_loop().time())
+            bound = held.bound
+            if bound and not bound.expired() and held.until_ms <= now_ms:
+                bound.reschedule(asyncio.get_running_loop().time())
 
     def _say(self, *, heard: bool) -> None:
         if heard is not self._is_heard:

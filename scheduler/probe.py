@@ -143,7 +143,8 @@ async def _verdict(worker: Worker, wanted: str | None, session: ClientSession) -
         return "/info answers as another worker"
     if wanted in (None, checksum):
         return ""
-    return f"agent checksum at /info is {checksum[:64]}, not {wanted}"
+    told = checksum[:64].encode(errors="replace").decode()  # what it says may be no Unicode
+    return f"agent checksum at /info is {told}, not {wanted}"
 
 
 def _asking(

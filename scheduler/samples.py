@@ -1,11 +1,11 @@
 """Writes into SQL, for the history, how each pool and each worker is at the end of an interval."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from admission.accounting.history import Sample, keep
 from admission.accounting.ledger import Ledger
+from admission.accounting.threads import in_thread
 from admission.domain import PoolMetrics, Worker
 from admission.store.fence import Fence
 from admission.store.redis_store import RedisStore
@@ -39,7 +39,7 @@ class Samples:
             seen += samples_of(pool, metrics, await self._store.workers(pool), running)
         length_ms = self.interval_s * 1000
         end_ms = (now_ms - AFTER_MS) // length_ms * length_ms
-        await asyncio.to_thread(
+        await in_thread(
             keep,
             self._ledger,
             seen,

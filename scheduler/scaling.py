@@ -6,7 +6,6 @@ it has its effect once, also when a scheduler dies or sleeps in between.
 """
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
@@ -15,37 +14,38 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from admission import fleet_views, logs
-from admission.domain import PoolMetrics
+from admission.attendance import AUTOSCALER, pool_tick
+from admission.decided import Hold
+from admission.domain import Coming, PoolMetrics
 from admission.instance import Command, Instance, Kind, Order, State
 from admission.store.fence import Fence
 from admission.store.fleet_records import UnreadableRecord
 from admission.store.fleet_store import Offered
 from admission.store.redis_store import RedisStore
 from scheduler.autoscale import Decision, Demand, Fleet, FleetSpec, Launch, Memory, Place, decide
-from scheduler.autoscale.decision import Act
-from scheduler.autoscale.fleet import BILLED, place_of
+from scheduler.autoscale.coming import coming
+from scheduler.autoscale.decision import Act, Why
+from scheduler.autoscale.fleet import BILLED
+from scheduler.decisions import REASON_MAX, Told, decided_of, news_of
 from scheduler.tick import Tick
 
 SCALE_S = 5.0
 LIMIT_S = 30.0
-ASKED_BY = "autoscaler"
-REASON_MAX = 500  # characters of it in the history
 WAITED_MS = 60_000  # commands are taken within a second or two
 COMMANDS_MAX = 1_000  # that wait are looked at
-LAUNCHES_MAX = 50  # of one decision; the next is five seconds later
-
-_NUMBERS = re.compile(r"[\d.]+")
 
 log = logging.getLogger(__name__)
 
 
 class Kept(Struct, frozen=True):
-    """What is remembered between two ticks: the autoscaler's own memory, what was decided last, and
-    which instances drain because it said so: what somebody else drains is theirs."""
+    """What is remembered between two ticks: the autoscaler's own memory, what was asked for last,
+    which instances drain because it said so (what somebody else drains is theirs), and what was
+    told of it."""
 
     memory: bytes = b""
     commands: tuple[Command, ...] = ()
     drained: frozenset[str] = frozenset()
+    told: Told = Told()
 
 
 class Scaling:
@@ -60,15 +60,14 @@ class Scaling:
         self, store: RedisStore, spec: FleetSpec, providers: Mapping[str, int | None]
     ) -> None:
         self._store, self._spec, self._providers = store, spec, dict(providers)
-        self._said = ""
+        self._name = pool_tick(spec.pool)
+        self._introduced = False
 
     @property
     def tick(self) -> Tick:
         """For the clockwork."""
         pool = self._spec.pool
-        return Tick(
-            f"scale-{pool}", f"fits {pool}'s workers to its queue", SCALE_S, LIMIT_S, self.run
-        )
+        return Tick(self._name, f"fits {pool}'s workers to its queue", SCALE_S, LIMIT_S, self.run)
 
     async def run(self, fence: Fence) -> None:
         """Decide once, and ask for it; nothing is decided while what was asked before waits.
@@ -77,33 +76,73 @@ class Scaling:
             Fenced: another scheduler decides by now.
             StoreUnavailable: nothing was decided, or what was is asked for next time.
         """
-        fleet, name = self._store.fleet, f"scale-{self._spec.pool}"
-        kept = read_kept(await fleet.memory(name))
+        fleet, pool = self._store.fleet, self._spec.pool
+        kept = read_kept(await fleet.memory(self._name))
         for command in kept.commands:
             await fleet.ask(command)
         waiting = [command for _, command in await fleet.commands(COMMANDS_MAX)]
-        metrics = await self._store.metrics(self._spec.pool)
-        own = {command.id for command in waiting} & {command.id for command in kept.commands}
-        if own:
-            if metrics.now_ms - kept.commands[0].at_ms > WAITED_MS:
-                why = "nobody takes what was asked of the fleet"
-                self._say(Decision(reason=f"hold: {why}", hold=why))
+        metrics = await self._store.metrics(pool)
+        demand, now_ms = Demand.of(metrics), metrics.now_ms
+        self._introduce(demand)
+        if {command.id for command in waiting} & {command.id for command in kept.commands}:
+            if now_ms - kept.commands[0].at_ms > WAITED_MS:
+                why = Why(Hold.COMMANDS_WAIT, "nobody takes what was asked of the fleet")
+                await self._keep(fence, Decision.held(why), kept, now_ms)
+            return
+        if pool not in await self._store.pools():
+            why = Why(Hold.POOL_UNKNOWN, "there is no such pool: no worker could register")
+            await self._keep(fence, Decision.held(why), kept, now_ms)
             return
         everybody, offers = await self._instances(waiting), await fleet.offers()
         rooms = rooms_of(self._providers, everybody or ())
-        mine = [one for one in everybody or () if one.order.pool == self._spec.pool]
-        seen = Fleet(at_ms=metrics.now_ms, members=None)
+        mine = [one for one in everybody or () if one.order.pool == pool]
+        seen = Fleet(at_ms=now_ms, members=None)
         if everybody is not None:
-            seen = await self._seen(metrics, mine, places_of(offers, rooms, metrics, mine), kept)
-        demand, before = Demand.of(metrics), Memory.load(kept.memory)
-        decision, memory = decide(demand, seen, self._spec, before, metrics.now_ms)
-        decision, memory = within(decision, memory, rooms)
-        self._say(decision)
-        after = self._after(decision, memory, mine, offers, kept, metrics.now_ms)
-        await fleet.remember(fence, name, msgspec.json.encode(after))
+            places = places_of(offers, self._providers, metrics)
+            seen = await self._seen(metrics, mine, places, rooms, kept)
+        before = Memory.load(kept.memory)
+        decision, memory = decide(demand, seen, self._spec, before, now_ms)
+        machines = coming(seen, decision, memory, self._spec, now_ms)
+        after = self._after(decision, memory, mine, offers, kept, now_ms)
+        await self._keep(fence, decision, after, now_ms, _cold_start_ms(seen, machines))
         for command in after.commands:
             await fleet.ask(command)
-        await self._tell_who_waits(decision)
+        if machines is not None:
+            await self._store.expect_slots(pool, machines)
+
+    async def _keep(
+        self,
+        fence: Fence,
+        decision: Decision,
+        kept: Kept,
+        now_ms: int,
+        cold_start_ms: int | None = None,
+    ) -> None:
+        """For the next tick, and for all who ask what was decided; what is news is told."""
+        fleet, pool = self._store.fleet, self._spec.pool
+        before = await fleet.decision(pool)
+        decided = decided_of(
+            decision, before, now_ms, gap_ms=self._spec.gap_ms, cold_start_ms=cold_start_ms
+        )
+        event, told = news_of(decision, decided, kept.told, pool)
+        memory = msgspec.json.encode(replace(kept, told=told))
+        await fleet.decide(fence, self._name, memory, pool, decided, event)
+        if event is not None:
+            level = logging.INFO if event.ok else logging.WARNING
+            logs.event(log, "scaling", level, pool=pool, reason=event.reason)
+
+    def _introduce(self, demand: Demand) -> None:
+        """Say once what the file left to the pool's kind."""
+        if not self._introduced:
+            logs.event(
+                log,
+                "scaling_begins",
+                pool=self._spec.pool,
+                kind="request" if demand.session_ms is None else "session",
+                wait_target_s=self._spec.target_ms(demand.session_ms) / 1000,
+                held_s=self._spec.turn_ms(demand.session_ms) / 1000,
+            )
+        self._introduced = True
 
     async def _instances(self, waiting: Iterable[Command]) -> list[Instance] | None:
         """All there are, with those that were asked for and nobody took yet; None: not all of them
@@ -117,7 +156,12 @@ class Scaling:
         return list({one.id: one for one in (*asked, *known)}.values())
 
     async def _seen(
-        self, metrics: PoolMetrics, mine: list[Instance], places: Iterable[Place], kept: Kept
+        self,
+        metrics: PoolMetrics,
+        mine: list[Instance],
+        places: Iterable[Place],
+        rooms: Mapping[str, int | None],
+        kept: Kept,
     ) -> Fleet:
         return Fleet.of(
             metrics.now_ms,
@@ -126,7 +170,8 @@ class Scaling:
             places,
             ends_ms=_ends_ms(mine, kept.drained),
             slots_each=slots_each(metrics),
-            kept=[one.id for one in mine if one.asked_by != ASKED_BY],
+            kept=[one.id for one in mine if one.asked_by != AUTOSCALER],
+            rooms=rooms,
         )
 
     def _after(
@@ -139,31 +184,12 @@ class Scaling:
         now_ms: int,
     ) -> Kept:
         if decision.hold:
-            return Kept(memory.dump(), (), kept.drained)
+            return Kept(memory.dump(), (), kept.drained, kept.told)
         commands = tuple(commands_of(decision, mine, offers, self._spec.pool, now_ms))
         began = {one.instances[0] for one in commands if one.kind is Kind.DRAIN}
         still = {one.id for one in mine if one.state is State.DRAINING}
-        return Kept(memory.dump(), commands, frozenset(began | (kept.drained & still)))
-
-    async def _tell_who_waits(self, decision: Decision) -> None:
-        """While there is no worker, and one comes."""
-        if decision.cold_start_ms is None:
-            return
-        slots = sum(launch.place.slots for launch in decision.launches)
-        slots += round(decision.numbers["supply_slots"] or 0)
-        pool = self._spec.pool
-        await self._store.expect_slots(pool, in_ms=decision.cold_start_ms, slots=slots)
-
-    def _say(self, decision: Decision) -> None:
-        """What is done, and each new reason why nothing can be: one that holds for hours, with
-        other numbers each time, would drown all else."""
-        why = decision.hold or decision.reason.partition(":")[0]
-        is_short = why.startswith("more is wanted")
-        news = _NUMBERS.sub("", why) if decision.hold or is_short else ""
-        if decision.acts or (news and news != self._said):
-            level = logging.WARNING if decision.hold or is_short else logging.INFO
-            logs.event(log, "scaling", level, pool=self._spec.pool, reason=decision.reason)
-        self._said = news
+        drained = frozenset(began | (kept.drained & still))
+        return Kept(memory.dump(), commands, drained, kept.told)
 
 
 def read_kept(raw: bytes | None) -> Kept:
@@ -194,41 +220,20 @@ def rooms_of(
 
 
 def places_of(
-    offers: Mapping[str, Offered],
-    rooms: Mapping[str, int | None],
-    metrics: PoolMetrics,
-    mine: Iterable[Instance],
+    offers: Mapping[str, Offered], providers: Iterable[str], metrics: PoolMetrics
 ) -> Iterable[Place]:
-    """Where machines may be ordered."""
-    there = Counter(place_of(one.order) for one in mine if one.state in BILLED)
-    for name, room in rooms.items():
+    """Where machines are offered, also where that was long ago."""
+    for name in providers:
         for offer in offers[name].offers if name in offers else ():
-            place = Place(
+            yield Place(
                 provider=name,
                 type=offer.type,
                 zone=offer.zone,
                 market=offer.market,
                 price_per_hour=offer.price_per_hour or 0.0,
                 slots=max(1, offer.slots * slots_each(metrics)),
+                told_ms=offers[name].at_ms,
             )
-            quota = None if room is None else there[place.name] + room
-            yield replace(place, quota=quota)
-
-
-def within(
-    decision: Decision, memory: Memory, rooms: Mapping[str, int | None]
-) -> tuple[Decision, Memory]:
-    """What of it can be ordered at once: a provider's room is for all of its places together."""
-    left = dict(rooms)
-    launches: list[Launch] = []
-    for launch in decision.launches:
-        room = left[launch.place.provider]
-        if len(launches) < LAUNCHES_MAX and room != 0:
-            left[launch.place.provider] = None if room is None else room - 1
-            launches.append(launch)
-    never = {launch.id for launch in decision.launches} - {launch.id for launch in launches}
-    pending = tuple(each for each in memory.pending if each.id not in never)
-    return replace(decision, launches=tuple(launches)), replace(memory, pending=pending)
 
 
 def commands_of(
@@ -253,7 +258,7 @@ def commands_of(
             id=f"{pool}-{now_ms:x}-{kind}-{act.id}",
             kind=kind,
             at_ms=now_ms,
-            asked_by=ASKED_BY,
+            asked_by=AUTOSCALER,
             instances=(act.id,),
             drain_s=drain_s,
             reason=act.reason[:REASON_MAX],
@@ -274,12 +279,13 @@ def _provision(launch: Launch, offers: Mapping[str, Offered], pool: str, now_ms:
         *words,
         price_per_hour=offer.price_per_hour,
         currency=offer.currency,
+        billed_least_s=offer.billed_least_s,
     )
     return Command(
         id=f"provision-{launch.id}",
         kind=Kind.PROVISION,
         at_ms=now_ms,
-        asked_by=ASKED_BY,
+        asked_by=AUTOSCALER,
         instances=(launch.id,),
         order=order,
         reason=launch.reason[:REASON_MAX],
@@ -293,3 +299,10 @@ def _ends_ms(instances: Iterable[Instance], drained: Collection[str]) -> dict[st
         for one in instances
         if one.state is State.DRAINING and (one.error_code or one.id not in drained)
     }
+
+
+def _cold_start_ms(seen: Fleet, machines: Collection[Coming] | None) -> int | None:
+    """Until the first worker is ready; None where one is, or none is coming."""
+    if any(member.state is State.READY for member in seen.members or ()):
+        return None
+    return min((machine.in_ms for machine in machines or ()), default=None)

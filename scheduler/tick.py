@@ -55,10 +55,13 @@ class Run:
 
 
 async def attempt(tick: Tick, fence: Fence, limit_s: float, bound: asyncio.Timeout) -> Run:
-    """Run it once. A failure is logged and goes no further.
+    """Run it once. A failure of whatever class is logged and goes no further.
 
     Args:
         bound: ends it after ``limit_s``, or sooner when its lease was lost.
+
+    Raises:
+        asyncio.CancelledError: who runs it was cancelled.
     """
     period_ms, limit = round(tick.period_s * 1000), bound.when()
     try:
@@ -74,7 +77,12 @@ async def attempt(tick: Tick, fence: Fence, limit_s: float, bound: asyncio.Timeo
             is_lost = bound.when() != limit
             why = "its lease was lost" if is_lost else f"not done within {limit_s:g} s"
         logs.event(log, "tick_failed", logging.WARNING, tick=tick.name, why=why)
-    except Exception as error:  # noqa: BLE001 - the outermost place of a tick
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        # A future that somebody else cancelled raises the same, and nobody asked this tick to end.
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise
         why = _told(error)
         known = type(error).__module__.startswith(("admission.", "scheduler.", "infra."))
         if known:
@@ -84,8 +92,14 @@ async def attempt(tick: Tick, fence: Fence, limit_s: float, bound: asyncio.Timeo
     return Run(tick.retry_ms, why)
 
 
-def _told(error: Exception) -> str:
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(error: BaseException) -> str:
     """Its class and its words, on one line and without what looks like a secret."""
-    words = " ".join(_SECRET.sub("…", str(error)).split())
+    text = str(error).encode(errors="replace").decode()  # a file's name may be no Unicode
+    words = " ".join(_SECRET.sub("…", text).split())
     name = type(error).__name__
     return f"{name}: {words[:WORDS_MAX]}" if words else name

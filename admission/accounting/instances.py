@@ -8,7 +8,7 @@ Everything here blocks; call it in a thread.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 
 from admission import logs
+from admission.accounting import uptimes
+from admission.accounting.cost import Uptime
 from admission.accounting.instance_tables import ENTRY, events, instances, volumes
 from admission.accounting.ledger import Ledger, LedgerUnavailable
 from admission.instance import Event, Instance, State
@@ -149,6 +151,7 @@ def _add(connection: Connection, entries: Sequence[Recorded]) -> int:
     last = [newest[name] for name in sorted(newest)]
     if last:
         connection.execute(_later(insert(instances), instances), list(map(_instance_row, last)))
+    uptimes.keep(connection, _uptimes(last))
     disks = {(row["provider"], row["provider_volume_id"]): row for row in _volume_rows(last)}
     if disks:
         connection.execute(_later(insert(volumes), volumes), [disks[key] for key in sorted(disks)])
@@ -194,6 +197,12 @@ def _instance_row(entry: Recorded) -> dict[str, Any]:
             "record": msgspec.json.encode(one).decode(),
         }
     )
+
+
+def _uptimes(entries: Sequence[Recorded]) -> Iterator[tuple[dict[str, int], Uptime]]:
+    for entry in entries:
+        if entry.instance is not None and (uptime := Uptime.of(entry.instance)) is not None:
+            yield _entry(entry), uptime
 
 
 def _volume_rows(entries: Sequence[Recorded]) -> list[dict[str, Any]]:

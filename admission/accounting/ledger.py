@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Engine,
+    Table,
     case,
     create_engine,
     delete,
@@ -33,7 +34,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from admission import logs
-from admission.accounting import history_tables, instance_tables  # noqa: F401 - known by this
+from admission.accounting import cost_upgrade, history_tables, instance_tables  # noqa: F401
+from admission.accounting.cost_tables import WORK_DIMENSIONS, WORKED, work
 from admission.accounting.record import DIMENSIONS, SPANS, Outcome, Record
 from admission.accounting.tables import (
     SCHEMA,
@@ -130,7 +132,9 @@ class Ledger:
         new = set(connection.execute(statement, rows).scalars())
         fresh = list({record.id: record for record in records if record.id in new}.values())
         if fresh:
-            connection.execute(_adding(self._insert(sums)), _sums_of(fresh))
+            connection.execute(_adding(self._insert(sums), sums, SUMMED), _sums_of(fresh))
+            if done := _work_of(fresh):
+                connection.execute(_adding(self._insert(work), work, WORKED), done)
             connection.execute(_used(self._insert(models)), _models_of(fresh))
         return len(fresh)
 
@@ -151,6 +155,8 @@ class Ledger:
             )
         if version < SCHEMA and self._writes:
             metadata.create_all(connection)  # what is new in it; no table has changed since 1
+            if version < cost_upgrade.SINCE:
+                cost_upgrade.fill(connection)
             connection.execute(update(schema).values(version=SCHEMA))
         self._fit = True
 
@@ -182,7 +188,9 @@ def _engine(url: Any, *, writes: bool) -> Engine:
             engine = create_engine(url, hide_parameters=True, connect_args={"timeout": LOCKED_S})
             _prepare_sqlite(engine, writes=writes)
             return engine
-        connect = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 30_000}
+        # Also while it waits for an answer: the system asks an idle peer after two hours.
+        alive = {"keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
+        connect = {"connect_timeout": CONNECT_S, **alive}
         return create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=connect)
     except (ImportError, NoSuchModuleError) as error:
         raise UnfitLedger(
@@ -257,11 +265,22 @@ def _models_of(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _adding(statement: Any) -> Any:
+def _work_of(records: Sequence[Record]) -> list[dict[str, Any]]:
+    found: defaultdict[tuple[str | int, ...], Counter[str]] = defaultdict(Counter)
+    for record in records:
+        part = Counter({name: getattr(record, name) for name in WORKED})
+        if part.total():
+            whose = tuple(getattr(record, name) for name in WORK_DIMENSIONS)
+            found[(begin_of("hour", record.at_ms), *whose)].update(part)
+    names = ("begin_ms", *WORK_DIMENSIONS)
+    return [{**dict(zip(names, key, strict=True)), **found[key]} for key in sorted(found, key=str)]
+
+
+def _adding(statement: Any, table: Table, names: Sequence[str]) -> Any:
     """The insert that adds to the sums there are."""
     return statement.on_conflict_do_update(
-        index_elements=list(sums.primary_key.columns),
-        set_={name: sums.c[name] + statement.excluded[name] for name in SUMMED},
+        index_elements=list(table.primary_key.columns),
+        set_={name: table.c[name] + statement.excluded[name] for name in names},
     )
 
 

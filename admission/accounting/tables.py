@@ -15,10 +15,11 @@ from sqlalchemy import (
 
 from admission.accounting.record import DIMENSIONS
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of everything below. A service refuses a newer one, and upgrades an older one.
 
 1: the accounting. 2: also the fleet's past (``instance_tables``) and samples (``history_tables``).
+3: also what machines cost, and whose work that was (``cost_tables``).
 """
 
 metadata = MetaData()

@@ -2,7 +2,9 @@
 
 ``event: fleet``, data = the line of history with the instance after it, id = its entry in the
 stream, which ``Last-Event-ID`` brings back. ``event: gap`` says that entries in between are gone.
-Other kinds of events may come to stand beside these: a client leaves alone what it does not know.
+``event: budget`` says that a budget is used up to some share of it, ``event: pool`` what the
+autoscaler did or cannot do. Other kinds of events may come to stand beside these: a client leaves
+alone what it does not know.
 """
 
 import json
@@ -36,7 +38,8 @@ async def events(request: web.Request) -> web.StreamResponse:
             if told is None:
                 await put(b": ping\n\n")
             else:
-                await put(f"id: {told.entry}\nevent: fleet\ndata: {told.text}\n\n".encode())
+                event = f"id: {told.entry}\nevent: {told.kind}\ndata: {told.text}\n\n"
+                await put(event.encode())
     finally:
         await followed.aclose()
     return response

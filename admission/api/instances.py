@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
 from pydantic import Field
@@ -18,6 +18,7 @@ from pydantic import Field
 from admission import fleet_views, views, wire
 from admission.api import access
 from admission.asked import Asked
+from admission.attendance import GOING, Attendance
 from admission.auth import Caller
 from admission.auth import Kind as KeyKind
 from admission.domain import DEFAULT_POOL
@@ -96,8 +97,8 @@ async def instances(request: Asked) -> web.Response:
                 ledger, state, pool=pool, provider=provider, offset=offset, limit=limit
             ),
         )
-        return views.answer({"instances": [fleet_views.instance_view(one) for one in found]})
-    fleet = request.app[STORE].fleet
+        return views.answer({"instances": [_view(one, "") for one in found]})
+    fleet, attendance = request.app[STORE].fleet, await Attendance.of(request.app[STORE])
     waiting = {one.id: one for one in await _waiting(fleet)}  # first: what is taken now is known
     known = {one.id: one for one in await fleet.instances()}
     wanted = [
@@ -109,7 +110,7 @@ async def instances(request: Asked) -> web.Response:
     ]
     wanted.sort(key=lambda one: (one.requested_ms, one.id))
     page = wanted[offset : offset + limit]
-    told = [fleet_views.instance_view(one, pending=one.id not in known) for one in page]
+    told = [_view(one, attendance.lack(one), pending=one.id not in known) for one in page]
     return views.answer({"instances": told})
 
 
@@ -123,8 +124,13 @@ async def instance(request: Asked) -> web.Response:
         one, lines = await _of_the_past(request, instance_id)
     if one is None:
         raise _unknown(instance_id, lines=lines)
-    view = fleet_views.instance_view(one, pending=pending)
+    view = _view(one, (await Attendance.of(request.app[STORE])).lack(one), pending=pending)
     return views.answer({**view, "history": [fleet_views.event_view(line) for line in lines]})
+
+
+def _view(one: Instance, lack: str, *, pending: bool = False) -> dict[str, Any]:
+    """``lack``: why nobody looks after it, if so."""
+    return {**fleet_views.instance_view(one, pending=pending), "unattended": lack or None}
 
 
 @routes.get("/admin/instances/offers")
@@ -156,6 +162,7 @@ async def provision(request: Asked) -> web.Response:
             price_per_hour=offer.price_per_hour,
             currency=offer.currency,
             options=body.options,
+            billed_least_s=offer.billed_least_s,
         )
         command = Command(
             command_id,
@@ -319,6 +326,13 @@ async def _waiting(fleet: FleetStore) -> list[Instance]:
     """What was asked for and no scheduler has taken: so that it is seen, and why nothing moves."""
     commands = await fleet.commands(PAGE_MAX)
     return [one for _, command in commands for one in fleet_views.pending_instances(command)]
+
+
+async def serving(fleet: FleetStore, pool: str) -> list[str]:
+    """The ids of the machines that serve a pool, or are to, also those that nobody has taken."""
+    everybody = [*await _waiting(fleet), *await fleet.instances()]
+    mine = [one for one in everybody if one.order.pool == pool]
+    return sorted({one.id for one in mine if one.state in GOING or one.state is State.DRAINING})
 
 
 async def _of_the_past(request: Asked, instance_id: str) -> tuple[Instance | None, list[Event]]:

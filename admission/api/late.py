@@ -27,7 +27,7 @@ async def openapi(request: Asked) -> web.Response:
 
     missing = {each.handler for each in elsewhere.routes if isinstance(each, web.RouteDef)}
     if request.app[SETTINGS].database_url is None:
-        missing |= {usage, models, usage_of_project, history}
+        missing |= {usage, models, usage_of_project, history, costs, costs_now}
     here = frozenset(
         (route.method, route.resource.canonical)
         for route in request.app.router.routes()
@@ -54,6 +54,16 @@ async def usage_of_project(request: Asked) -> web.StreamResponse:
 @routes.get("/admin/history")
 async def history(request: Asked) -> web.StreamResponse:
     return await _of_ledger(request, "history", "history")
+
+
+@routes.get("/admin/costs")
+async def costs(request: Asked) -> web.StreamResponse:
+    return await _of_ledger(request, "costs", "costs")
+
+
+@routes.get("/admin/costs/now")
+async def costs_now(request: Asked) -> web.StreamResponse:
+    return await _of_ledger(request, "now", "costs")
 
 
 @routes.get("/admin/instances")

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from admission import views, wire
 from admission.api import access
+from admission.api.instances import serving
 from admission.asked import Asked
 from admission.auth import Kind
 from admission.domain import DEFAULT_POOL
@@ -68,7 +69,15 @@ async def close(request: Asked) -> web.Response:
     pool = access.existing(request, wire.read_pool(request, request.match_info["pool"]))
     if pool == DEFAULT_POOL:
         raise Conflict("The default pool stays.", code="pool_default", field="pool")
-    if isinstance(await request.app[STORE].close_pool(pool), Occupied):
+    store = request.app[STORE]
+    if machines := await serving(store.fleet, pool):
+        raise Conflict(
+            f"Machines serve this pool, or start for it: end them first ({', '.join(machines)}).",
+            code="pool_has_machines",
+            extra={"instances": machines},
+        )
+    if isinstance(await store.close_pool(pool), Occupied):
         raise Conflict("A worker serves this pool: release it first.", code="pool_staffed")
+    await store.fleet.forget_decision(pool)
     await request.app[ROSTER].refresh()
     return web.json_response({"pool": pool, "closed": True})

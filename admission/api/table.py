@@ -3,7 +3,6 @@
 Read in a thread, nothing is changed. Knows no table; those who serve one do.
 """
 
-import asyncio
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from aiohttp import hdrs, web
 
 from admission.accounting import reports
 from admission.accounting.ledger import Ledger, LedgerUnavailable, UnfitLedger
+from admission.accounting.threads import to_read
 from admission.asked import Asked
 from admission.errors import BadInput, Unavailable
 from admission.keys import LEDGER
@@ -32,7 +32,7 @@ async def asked(request: Asked, ask: Callable[[Ledger], T]) -> T:
         BadInput: there is more than one answer may hold.
     """
     try:
-        return await asyncio.to_thread(ask, request.app[LEDGER])
+        return await to_read(ask, request.app[LEDGER])
     except (LedgerUnavailable, UnfitLedger) as error:
         raise Unavailable(
             f"The accounting's database cannot be read: {error}. See VESTIBULE_DATABASE_URL.",
@@ -81,10 +81,15 @@ def choice(request: Asked, name: str, choices: tuple[str, ...]) -> str:
     return given
 
 
+def now_ms() -> int:
+    """Ms since 1970."""
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
 def span(request: Asked, back_ms: int) -> tuple[int, int]:
     """``from`` and ``to``, ms since 1970; without them now, and so long before ``to``."""
     to_ms = _instant(request, "to")
-    to_ms = int(datetime.now(UTC).timestamp() * 1000) if to_ms is None else to_ms
+    to_ms = now_ms() if to_ms is None else to_ms
     from_ms = _instant(request, "from")
     return to_ms - back_ms if from_ms is None else from_ms, to_ms
 

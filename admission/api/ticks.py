@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from admission import views
+from admission import attendance, views
 from admission.api import access
 from admission.asked import Asked
 from admission.auth import Kind
@@ -18,7 +18,10 @@ routes = web.RouteTableDef()
 async def ticks(request: Asked) -> web.Response:
     access.must_be(request, Kind.ADMIN)
     found = await request.app[STORE].ticks.all()
-    return web.json_response({"ticks": [_view(each) for each in found]})
+    found = [each for each in found if each.holder or not attendance.is_file(each.name)]
+    words = attendance.files_words(attendance.files_of(found))
+    warnings = [words] if words else []
+    return web.json_response({"ticks": [_view(each) for each in found], "warnings": warnings})
 
 
 def _view(tick: TickFacts) -> dict[str, Any]:

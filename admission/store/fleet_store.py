@@ -12,8 +12,6 @@ the oldest are dropped, counted (``lost``) and logged: the queue's Redis must no
 import hashlib
 import logging
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -21,12 +19,12 @@ from redis.asyncio import Redis
 
 from admission import logs
 from admission.clock import Clock
+from admission.decided import Decided
 from admission.errors import Unavailable
 from admission.instance import COMMAND_INSTANCES_MAX, Command, Event, Instance, Offer, State
-from admission.store import fence as fences
-from admission.store import names, scripts
+from admission.store import names
 from admission.store.connection import answering
-from admission.store.fence import Fence, Fenced
+from admission.store.fence import Fence
 from admission.store.fleet_records import (
     EVENT,
     Recorded,
@@ -37,6 +35,7 @@ from admission.store.fleet_records import (
     recorded,
     state_of,
 )
+from admission.store.fleet_scripts import FleetScripts
 
 LINES_BYTES_MAX = 16_384
 """Of the newest lines of one instance's history, beside its record: about 80."""
@@ -94,6 +93,7 @@ class FleetStore:
         history_max: int = HISTORY_MAX,
     ) -> None:
         self._redis, self._clock = redis, clock
+        self._scripts = FleetScripts(redis, clock)
         self._bounds = {"history_kept": history_kept, "history_max": history_max}
 
     # --- instances -------------------------------------------------------------------------------
@@ -152,6 +152,17 @@ class FleetStore:
         """
         await self._change("note", fence, [], events)
 
+    async def tell(self, fence: Fence, name: str, mark: str, event: Event) -> None:
+        """Append to the history what changed no instance, unless ``mark`` is what was last told
+        under this name: after a lost reply it may be said again.
+
+        Raises:
+            Fenced.
+        """
+        await self._scripts.run(
+            "tell", fence, name=name, mark=mark, line=line_of(event), **self._bounds
+        )
+
     # --- commands --------------------------------------------------------------------------------
 
     async def ask(self, command: Command, said: bytes | None = None) -> bool:
@@ -170,7 +181,7 @@ class FleetStore:
             raise ValueError(f"instances: 1 to {COMMAND_INSTANCES_MAX}")
         if (command.order is not None) != (command.kind == "provision"):
             raise ValueError("order: of a provision, and of nothing else")
-        tag, *_ = await self._run(
+        tag, *_ = await self._scripts.run(
             "ask",
             now_ms=self._clock.now_ms(),
             id=command.id,
@@ -192,7 +203,7 @@ class FleetStore:
         Raises:
             OtherWords: the command of this id said something else.
         """
-        tag, *known = await self._run("known", id=command_id, known_ms=KNOWN_MS)
+        tag, *known = await self._scripts.run("known", id=command_id, known_ms=KNOWN_MS)
         if known and known[0] != _digest(said):
             raise OtherWords(command_id)
         return tag == "known"
@@ -257,7 +268,7 @@ class FleetStore:
     async def ends(self) -> tuple[str, str]:
         """The first entry that the stream still holds, and the last it ever got: both "0-0" before
         there was any."""
-        _, first, last = await self._run("ends")
+        _, first, last = await self._scripts.run("ends")
         return first, last
 
     async def drained(self) -> str:
@@ -268,7 +279,7 @@ class FleetStore:
 
     async def drain(self, entry: str) -> None:
         """All entries up to this one are in SQL. Said of an older one it changes nothing."""
-        await self._run("drain", entry=entry)
+        await self._scripts.run("drain", entry=entry)
 
     async def lost(self) -> int:
         """How many entries were dropped before they were in SQL, ever."""
@@ -285,15 +296,58 @@ class FleetStore:
             Fenced.
             ValueError: more than MEMORY_BYTES_MAX.
         """
-        if len(value) > MEMORY_BYTES_MAX:
-            raise ValueError(f"{name}: more than {MEMORY_BYTES_MAX} bytes")
-        await self._run("remember", fence, name=name, value=value)
+        await self._scripts.run("remember", fence, name=name, value=_bounded(name, value))
 
     async def memory(self, name: str) -> bytes | None:
         """What was last remembered under this name."""
         with answering():
             value: Any = await self._redis.hget(_key("memory"), name)
         return None if value is None else bytes(value)
+
+    async def decide(
+        self,
+        fence: Fence,
+        name: str,
+        memory: bytes,
+        pool: str,
+        decided: Decided,
+        event: Event | None = None,
+    ) -> None:
+        """``remember`` something under ``name`` together with what was decided of a pool, and with
+        a line of history where it is news.
+
+        Raises:
+            Fenced, ValueError: as ``remember``.
+        """
+        await self._scripts.run(
+            "decide",
+            fence,
+            name=name,
+            memory=_bounded(name, memory),
+            pool=pool,
+            decided=msgspec.json.encode(decided),
+            line="" if event is None else line_of(event),
+            **self._bounds,
+        )
+
+    async def decisions(self) -> dict[str, Decided]:
+        """The last decision of each pool that an autoscaler ever looked after, by name."""
+        with answering():
+            found: Any = await self._redis.hgetall(_key("decided"))
+        read_all = {name: read(_DECIDED, raw, "decision", name) for name, raw in found.items()}
+        return {name.decode(): each for name, each in sorted(read_all.items()) if each is not None}
+
+    async def decision(self, pool: str) -> Decided | None:
+        """That of one pool."""
+        with answering():
+            raw: Any = await self._redis.hget(_key("decided"), pool)
+        return None if raw is None else read(_DECIDED, raw, "decision", pool.encode())
+
+    async def forget_decision(self, pool: str) -> None:
+        """Of a pool that is closed."""
+        with answering():
+            done: Any = self._redis.hdel(_key("decided"), pool)
+            await done
 
     async def offer(self, fence: Fence, provider: str, offers: Sequence[Offer] | None) -> None:
         """Publish what a provider offers: nothing now, or (None) that there is no such provider.
@@ -305,7 +359,7 @@ class FleetStore:
         value = b"" if offers is None else msgspec.json.encode(tuple(offers))
         if len(value) > OFFERS_BYTES_MAX:
             raise ValueError(f"{provider}: more than {OFFERS_BYTES_MAX} bytes of offers")
-        await self._run("offer", fence, provider=provider, offers=value)
+        await self._scripts.run("offer", fence, provider=provider, offers=value)
 
     async def offers(self) -> dict[str, Offered]:
         """What each provider offered last."""
@@ -321,7 +375,7 @@ class FleetStore:
 
     async def now_ms(self) -> int:
         """The time by which deadlines are measured: Redis', or that of the tests."""
-        return int((await self._run("now"))[1])
+        return int((await self._scripts.run("now"))[1])
 
     # --- calls -----------------------------------------------------------------------------------
 
@@ -348,7 +402,7 @@ class FleetStore:
         ]
         if unsaid := records.keys() - last.keys():
             raise ValueError(f"events: none of {', '.join(sorted(unsaid))}")
-        tag, *dropped = await self._run(
+        tag, *dropped = await self._scripts.run(
             script,
             fence,
             changes=msgspec.json.encode(
@@ -365,26 +419,16 @@ class FleetStore:
             logs.event(log, "fleet_history_lost", logging.WARNING, entries=int(dropped[0]))
         return tag
 
-    async def _run(
-        self, script: str, fence: Fence | None = None, **given: str | bytes | int
-    ) -> list[str]:
-        source, contract = _script(script)
-        if fence is not None:
-            given |= {"tick": fence.tick, "epoch": fence.epoch}
-        given = {"now_ms": self._clock.now_ms(), **given}
-        assert given.keys() == set(contract.arguments), script
-        arguments = [given[name] for name in contract.arguments]
-        with answering():
-            call: Any = self._redis.eval(source, len(_KEYS), *_KEYS, *arguments)
-            reply = [part.decode() if isinstance(part, bytes) else part for part in await call]
-        if reply[0] == "fenced":
-            raise Fenced(str(fence))
-        return reply
-
 
 def words_of(command: Command) -> bytes:
     """All that it says but its time."""
     return msgspec.json.encode(msgspec.structs.replace(command, at_ms=0))
+
+
+def _bounded(name: str, memory: bytes) -> bytes:
+    if len(memory) > MEMORY_BYTES_MAX:
+        raise ValueError(f"{name}: more than {MEMORY_BYTES_MAX} bytes")
+    return memory
 
 
 def _digest(words: bytes) -> str:
@@ -395,19 +439,6 @@ def _key(name: str) -> str:
     return names.fleet_key(name)
 
 
-_KEYS = [*(_key(key.name) for key in names.FLEET_KEYS), names.TICKS_KEY]
 _COMMAND = msgspec.json.Decoder(Command)
+_DECIDED = msgspec.json.Decoder(Decided)
 _OFFERS = msgspec.json.Decoder(tuple[Offer, ...])
-
-
-@cache
-def _script(name: str) -> tuple[str, scripts.Contract]:
-    folder = files("admission.store") / "lua"
-    keys = [*(key.name for key in names.FLEET_KEYS), "ticks"]
-    fields = ", ".join(f"{key} = KEYS[{i}]" for i, key in enumerate(keys, 1))
-    clock, records, script = (
-        (folder / f"{part}.lua").read_text()
-        for part in ("lib/clock", "fleet/records", f"fleet/{name}")
-    )
-    head = f"local FLEET = {{ {fields} }}"
-    return "\n".join([head, clock, fences.LUA, records, script]), scripts.read_contract(script)

@@ -45,7 +45,7 @@ POOL_KEYS: tuple[Key, ...] = (
         "pool",
         "hash",
         "defaults, settings (JSON), *_total (counters), pass_*, t_ms, seq, arrivals, virtual"
-        " (clocks), coming (slots of a pool without any)",
+        " (clocks), machines (that are coming, MessagePack)",
     ),
     Key("told", "hash", "ticket -> place and instant (or draft's moment) last told; soon:ticket"),
     Key("waits", "list", "the newest 200 waits of admitted tickets (ms)"),
@@ -137,6 +137,7 @@ FLEET_KEYS: tuple[Key, ...] = (
     Key("asked", "zset", "command of the last 24 h -> when it was asked (ms)"),
     Key("words", "hash", "command of the last 24 h -> digest of what it says"),
     Key("memory", "hash", "what a tick of the scheduler remembers, by name"),
+    Key("decided", "hash", "pool -> what the autoscaler decided last, as JSON"),
     Key("offers", "hash", "provider -> when it was asked (ms), and what it offered as JSON"),
 )
 """Keys of the fleet, named ``vestibule:{_global}:fleet:<name>``."""

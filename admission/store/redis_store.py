@@ -15,6 +15,7 @@ from admission.domain import (
     DEFAULT_POOL,
     DEFAULT_PRIORITY,
     Change,
+    Coming,
     Places,
     PoolMetrics,
     PoolPolicy,
@@ -307,9 +308,14 @@ class RedisStore(Registry):
         slots: int = reply.payload["capacity"]
         return slots
 
-    async def expect_slots(self, pool: str, *, in_ms: int, slots: int) -> None:
-        """Say when a pool without slots gets its first; to be said again within 30 s."""
-        await self._calls.run("expect_slots", pool, in_ms=max(0, in_ms), slots=max(0, slots))
+    async def expect_slots(self, pool: str, machines: Sequence[Coming]) -> None:
+        """Say which machines of the pool are being started, all of them; to be said again within
+        30 s. Who waits is told of them; those named before and not now come no more."""
+        said = [
+            [one.worker_id, max(0, one.slots), max(0, one.in_ms), max(0, one.spread_ms)]
+            for one in machines
+        ]
+        await self._calls.run("expect_slots", pool, machines=json.dumps(said))
 
     async def close_pool(self, pool: str) -> None | Occupied:
         """End everybody's turn there and forget the pool; not while a worker serves it."""

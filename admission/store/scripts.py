@@ -29,6 +29,8 @@ LIBRARY = (
     "learn",
     "lives",
     "forecast",
+    "curve",
+    "coming",
     "estimate",
     "view",
     "told",

@@ -60,6 +60,13 @@ class UsageStore:
         with answering():
             return int(await self._redis.xlen(names.USAGE_KEY))
 
+    async def now_ms(self) -> int:
+        """The time by Redis' clock, or by that of the tests."""
+        with answering():
+            text, given = _script("now", "lib/clock"), str(self._clock.now_ms())
+            call: Any = self._redis.eval(text, 1, names.USAGE_KEY, given)
+            return int(await call)
+
     async def exchange(
         self, process: str, number: int, windows: Mapping[str, Told]
     ) -> tuple[int, dict[str, dict[str, int]]]:

@@ -8,19 +8,24 @@ import itertools
 import json
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL
+from admission.instance import State
 from admission.store.calls import Calls
 from admission.store.scripts import Reply, Transition
-from bench.eta.phases import Phase, Visitor
+from bench.eta.phases import BOOT, Phase, Visitor
+from scheduler.autoscale import Decision, Fleet, FleetSpec, Member, Memory
+from scheduler.autoscale.coming import coming
 
 SAMPLE_MS = 12_000
+TELL_MS = 5_000  # the scheduler's tick
 WINDOW_MS = 600_000
 
 
@@ -66,7 +71,9 @@ class Day:
         self._number = itertools.count()
         self._waiting: dict[int, None] = {}  # users in order
         self._tickets: dict[int, str] = {}
-        self._seen = Seen(slots=int(self.phase.policy.capacity))
+        capacity = self.phase.policy.capacity
+        self._seen = Seen(slots=0 if capacity == "auto" else int(capacity))
+        self._memory = Memory()
 
     @property
     def _now(self) -> int:
@@ -87,11 +94,19 @@ class Day:
             "tick": self._tick,
             "sample": self._sample,
             "scale": self._scale,
+            "ready": self._ready,
+            "tell": self._tell,
         }
         for user, visitor in enumerate(self.phase.visitors):
             self._at(visitor.comes, "come", user)
         for moment, slots in self.phase.capacities.items():
             self._at(moment, "scale", slots)
+        for number, machine in enumerate(self.phase.machines):
+            if machine.ready is not None:
+                self._at(machine.ready, "ready", number)
+        if self.phase.machines and self.phase.told:
+            for moment in range(0, self.phase.ends, TELL_MS):
+                self._at(moment, "tell")
         for moment in range(0, self.phase.ends, SAMPLE_MS):
             self._at(moment, "sample")
         while self._events and self._events[0][0] < self.phase.ends:
@@ -163,6 +178,41 @@ class Day:
     async def _scale(self, slots: int) -> None:
         self._seen.slots = slots
         await self._run("configure", changes=f'{{"capacity": {slots}}}')
+
+    async def _ready(self, number: int) -> None:
+        slots = self.phase.machines[number].slots
+        self._seen.slots += slots
+        said = {"ready": True, "slots": slots, "report": "{}", "identity": "{}"}
+        await self._run(
+            "report_worker",
+            worker=f"m{number}",
+            report=json.dumps(said),
+            token_hash="",
+            lease_ms=self.phase.ends,
+        )
+
+    async def _tell(self, _: None) -> None:
+        """As the scheduler does, from the boots it saw."""
+        members, now = tuple(self._members()), self._clock.now_ms()
+        self._memory = replace(self._memory, boot=self._memory.boot.after(members))
+        fleet = Fleet(at_ms=now, members=members)
+        spec = FleetSpec(boot_ms=BOOT)
+        machines = coming(fleet, Decision(reason=""), self._memory, spec, now) or []
+        said = [[one.worker_id, one.slots, one.in_ms, one.spread_ms] for one in machines]
+        await self._run("expect_slots", machines=json.dumps(said))
+
+    def _members(self) -> Iterator[Member]:
+        for number, machine in enumerate(self.phase.machines):
+            if machine.ordered > self._now or (machine.ready is None and machine.over <= self._now):
+                continue
+            is_ready = machine.ready is not None and machine.ready <= self._now
+            yield Member(
+                id=f"m{number}",
+                state=State.READY if is_ready else State.BOOTING,
+                slots=machine.slots,
+                requested_ms=self._start + machine.ordered,
+                ready_ms=self._start + (machine.ready or 0) if is_ready else None,
+            )
 
     async def _sample(self, _: None) -> None:
         await self._run("expire")

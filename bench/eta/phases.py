@@ -1,13 +1,13 @@
 """Phases of load: who comes when, how long they would wait and how long they stay, from a seed.
 
-Knows no engine. A to D and G are made; E and F come from an hour of real requests, where it is at
-hand: the conversation trace of 2023 in Azure's public dataset of LLM inference.
+Knows no engine. A to D, G and H are made; E and F come from an hour of real requests, where it is
+at hand: the conversation trace of 2023 in Azure's public dataset of LLM inference.
 """
 
 import csv
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -36,14 +36,27 @@ class Visitor:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """One that an autoscaler orders, in ms from the start; ``ready`` None: it fails at ``over``."""
+
+    slots: int
+    ordered: int
+    ready: int | None
+    over: int = 0
+
+
+@dataclass(frozen=True)
 class Phase:
-    """A load: its visitors by arrival, the pool, and when an autoscaler sets which capacity."""
+    """A load: its visitors by arrival, the pool, and when an autoscaler sets which capacity, or
+    which machines it orders; ``told``: whether it says that they are coming."""
 
     name: str
     meaning: str
     visitors: list[Visitor]
     policy: PoolPolicy
     capacities: dict[int, int] = field(default_factory=dict)  # ms from the start -> slots
+    machines: tuple[Machine, ...] = ()
+    told: bool = True
     ends: int = 4 * HOUR
     unit_ms: int = MINUTE  # in which errors are shown
     seeded: bool = True  # False: every seed is the same day
@@ -128,6 +141,40 @@ def autoscaling(chance: Random) -> Phase:
     return Phase("D", "surge, 50 -> 80 slots", people, _pool(50), scaled)
 
 
+BOOT = 6 * MINUTE
+BOOT_SPREAD = 0.2  # standard deviation of its logarithm
+STEP = 20 * MINUTE  # a machine more, and as many people more as it serves
+PER_SLOT = 0.11  # people a minute, of those who come
+
+
+def growing(chance: Random) -> Phase:
+    """H: a load that grows by a machine of 10 slots every 20 minutes, and each is ordered late; one
+    of them fails, and the next one is ordered as it does."""
+
+    def comings() -> Iterator[int]:
+        for at in range(0, 4 * HOUR, STEP):
+            yield from poisson(chance, at, at + STEP, 1 + PER_SLOT * 10 * (2 + at / STEP))
+
+    def boot() -> int:
+        return int(BOOT * chance.lognormvariate(0, BOOT_SPREAD))
+
+    machines = [Machine(20, -BOOT, 0)]
+    for at in range(STEP, 4 * HOUR, STEP):
+        ordered = at
+        if at == 6 * STEP:
+            ordered += 9 * MINUTE
+            machines.append(Machine(10, at, None, ordered))
+        machines.append(Machine(10, ordered, ordered + boot()))
+    policy = replace(_pool(0), capacity="auto", max_active=1000, sessions_per_slot=1)
+    people = _people(chance, comings())
+    return Phase("H", "a machine every 20 minutes", people, policy, machines=tuple(machines))
+
+
+def untold(chance: Random) -> Phase:
+    """H, and nobody says that they are coming."""
+    return replace(growing(chance), name="H'", meaning="the same, not told", told=False)
+
+
 def short(chance: Random) -> Phase:
     """G: a fresh service, and sessions of a hundredth of the cap, but for who goes without a word:
     as in a replay of ten minutes by `vestibule load-test` (docs/load-test.md)."""
@@ -208,5 +255,5 @@ def real_arrivals(chance: Random) -> Phase:
     return Phase("F", "real arrivals, 1 in 20, as users", people, _pool(100), ends=2 * HOUR)
 
 
-MADE: tuple[Maker, ...] = (steady, surge, waves, autoscaling, short)
+MADE: tuple[Maker, ...] = (steady, surge, waves, autoscaling, short, growing, untold)
 REAL: tuple[Maker, ...] = (real_requests, real_arrivals)

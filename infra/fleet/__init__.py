@@ -1,4 +1,5 @@
-"""The commands for machines: ``provision``, ``instances``, ``workers``, ``drain``, ``terminate``.
+"""The commands for machines: ``provision``, ``instances``, ``workers``, ``costs``, ``drain`` and
+``terminate``.
 
 They talk to a running service over HTTP (``service``), ask before what costs money (``consent``)
 and show what there is (``bars``, ``columns``, ``figures``). What is asked for, a scheduler does: a

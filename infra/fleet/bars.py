@@ -9,6 +9,9 @@ from infra.fleet import columns, figures
 from scheduler.fleet.codes import CODES
 
 ID_WIDTH, WORDS_WIDTH, BAR_WIDTH = 24, 24, 15
+WORDS_MAX = 60
+ONE_LINE = 80  # narrower terminals have two lines for each
+NUMBERS_WIDTH = 10
 PENDING_S = 10.0  # then it is said that nobody takes it
 STEPS = {
     5: "asked for",
@@ -91,9 +94,9 @@ class Bars:
 
     def show(self, ways: Sequence[Way], seconds: float) -> None:
         """Draw them, over what was drawn before."""
-        rows = [self._row(way, seconds) for way in ways]
         if self._draws:
             wide = columns.width_of(self._out) or columns.COLUMNS
+            rows = self._rows(ways, seconds, wide)
             back = f"\x1b[{self._drawn}A\x1b[J" if self._drawn else ""
             self._out.write(back + "".join(f"{row[:wide]}\n" for row in rows))
             self._drawn = len(rows)
@@ -108,11 +111,29 @@ class Bars:
             self._said[way.instance_id] = said
             self._out.write(f"{way.instance_id}  {said}\n")
 
-    def _row(self, way: Way, seconds: float) -> str:
+    def _rows(self, ways: Sequence[Way], seconds: float, wide: int) -> list[str]:
+        """As many as the terminal has lines for, those first that are still on their way."""
+        each = 1 if wide >= ONE_LINE else 2
+        room = max(1, (columns.height_of(self._out) - 2) // each)
+        order = sorted(ways, key=lambda way: way.is_over) if len(ways) > room else ways
+        rows = [row for way in order[:room] for row in self._row(way, seconds, wide)]
+        if left := order[room:]:
+            up = sum(way.is_up for way in left)
+            down = sum(way.is_down for way in left)
+            rows.append(f"and {len(left)} more: {up} ready, {down} failed")
+        return rows
+
+    def _row(self, way: Way, seconds: float, wide: int) -> list[str]:
         if way.is_over:
             way.since_s = way.since_s or seconds
             seconds = way.since_s
+        words = way.words(seconds)
+        if wide < ONE_LINE:
+            name_width = max(8, wide - NUMBERS_WIDTH)
+            name = figures.short(way.instance_id, name_width)
+            bar = figures.bar(way.progress, max(4, wide // 4), plain=self._plain)
+            return [f"{name:<{name_width}} {seconds:6.0f} s", f"  {bar}  {words}"]
         name = figures.short(way.instance_id, ID_WIDTH)
         bar = figures.bar(way.progress, BAR_WIDTH, plain=self._plain)
-        words = way.words(seconds)
-        return f"{name:<{ID_WIDTH}}  {bar}  {words[:WORDS_WIDTH]:<{WORDS_WIDTH}} {seconds:4.0f} s"
+        more = min(WORDS_MAX, WORDS_WIDTH + wide - columns.COLUMNS)
+        return [f"{name:<{ID_WIDTH}}  {bar}  {words[:more]:<{more}} {seconds:4.0f} s"]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 COLUMNS = 80  # of a terminal that does not say
-GAP = "  "
+LINES = 24
+GAP, BETWEEN = "  ", " · "
 
 
 def width_of(out: TextIO) -> int | None:
@@ -28,20 +29,43 @@ def is_plain(out: TextIO) -> bool:
     return "utf" not in (out.encoding or "").lower()
 
 
+def height_of(out: TextIO) -> int:
+    """Lines that stand there at once."""
+    try:
+        return os.get_terminal_size(out.fileno()).lines or LINES
+    except OSError:
+        return LINES
+
+
 def lines(
     head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, least: int
 ) -> list[str]:
-    """The list. The columns from ``least`` on move to lines of their own below, with a ``·``
-    between, where a line would be longer than ``width``."""
+    """The list. Where a line would be longer than ``width``, the columns from ``least`` on, or from
+    an earlier one, move to lines of their own below, with a ``·`` between."""
     whole = _aligned([head, *rows])
     if width is None or all(len(line) <= width for line in whole):
         return whole
-    first = _aligned([row[:least] for row in (head, *rows)])
+    first = [""]
+    while least > 0:
+        first = _aligned([row[:least] for row in (head, *rows)])
+        if all(len(line) <= width for line in first):
+            break
+        least -= 1
     found = [first[0][:width]]
     for line, row in zip(first[1:], rows, strict=True):
         found.append(line[:width])
-        if more := " · ".join(each for each in row[least:] if each not in ("", "-")):
-            found.append(f"  {more}"[:width])
+        found += _below([each for each in row[max(1, least) :] if each not in ("", "-")], width)
+    return found
+
+
+def _below(cells: Sequence[str], width: int) -> list[str]:
+    """As many in a line as fit."""
+    found: list[str] = []
+    for cell in cells:
+        if found and len(found[-1]) + len(BETWEEN) + len(cell) <= width:
+            found[-1] += BETWEEN + cell
+        else:
+            found.append(f"{GAP}{cell}"[:width])
     return found
 
 

@@ -4,8 +4,11 @@ import argparse
 import json
 from typing import Any
 
-from infra.fleet import service
+from infra.errors import CommandError
+from infra.fleet import consent, ending, numbers, service
 from infra.fleet.service import Refused, Service
+
+DRAINS = ("ready", "draining")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,34 +20,61 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("instance", metavar="ID", help="an instance, or a worker")
     parser.add_argument(
         "--deadline",
-        type=int,
+        type=numbers.seconds,
         metavar="SECONDS",
         help="what runs is given so long; default: what the settings say",
     )
     parser.add_argument("--reason", default="", help="as it will stand in the history")
     service.add_words(parser)
+    consent.add_words(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0.
+    """0, or 1 when it was not agreed to.
 
     Raises:
-        CommandError: nobody answers, there is no such machine, or it is in no state for it.
+        CommandError: nobody answers, there is no such machine, it is in no state for it, or there
+            is nobody to ask.
     """
     ours = service.of(args)
-    body = {"reason": args.reason, "drain": args.deadline}
-    try:
-        said = ours.post(f"/admin/instances/{args.instance}/drain", body)
-        words = "drains, and is ended then"
-    except Refused as refusal:
-        said = _drain_worker(ours, args.instance, refusal)
-        words = "drains; nobody ends it, as no provider made it"
-    if args.json:
-        print(json.dumps(said, indent=2))
+    one = _instance(ours, args.instance)
+    if isinstance(one, Refused):
+        said = _drain_worker(ours, args.instance, one)
+        words = f"{args.instance} drains; nobody ends it, as no provider made it"
+        words += ". Follow: vestibule workers"
     else:
-        print(f"{args.instance} {words}. Follow: vestibule instances {args.instance}")
+        name = one["instance_id"]
+        if one["state"] not in DRAINS:
+            raise CommandError(f"{name} is {one['state']}: only a machine that is ready is drained")
+        given = "its time" if args.deadline is None else f"{args.deadline} s"
+        waits = f"  What runs is given {given} to finish."
+        facts = [] if args.yes else ending.facts(ours, [one], waits)
+        if not consent.given(args, f"Drain {name}, and end it then", facts):
+            return 1
+        body = {"reason": args.reason, "drain": args.deadline}
+        said = ours.post(f"/admin/instances/{name}/drain", body)
+        words = f"{name} drains, and is ended then. Follow: vestibule instances {name}"
+    print(json.dumps(said, indent=2) if args.json else words)
     return 0
+
+
+def _instance(ours: Service, name: str) -> dict[str, Any] | Refused:
+    """The machine of this name, or whose worker has it; else what is said to the name.
+
+    Raises:
+        Refused: something else is wrong.
+    """
+    try:
+        return ours.instance(name)
+    except Refused as refusal:
+        if refusal.status not in (404, 422):
+            raise
+        for one in ours.get("/admin/instances")["instances"]:
+            if one["worker_id"] == name and one["state"] in DRAINS:
+                found: dict[str, Any] = one
+                return found
+        return refusal
 
 
 def _drain_worker(ours: Service, name: str, refusal: Refused) -> dict[str, Any]:
@@ -53,8 +83,6 @@ def _drain_worker(ours: Service, name: str, refusal: Refused) -> dict[str, Any]:
     Raises:
         Refused: there is none of this name either.
     """
-    if refusal.status not in (404, 422):
-        raise refusal
     for worker in ours.get("/admin/workers")["workers"]:
         if worker["worker_id"] == name:
             return ours.post(f"/admin/workers/{name}/drain?pool={worker['pool']}", {})

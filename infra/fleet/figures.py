@@ -16,7 +16,7 @@ def price(view: dict[str, Any]) -> str:
     """Of an instance or an offer, by the hour."""
     amount = view["price_per_hour"]
     if not amount:
-        return "nothing is billed"
+        return "no price is known" if amount is None else "nothing is billed"
     return f"{amount:g} {view['currency']} per hour"
 
 
@@ -30,7 +30,7 @@ def span(seconds: float) -> str:
 
 def bar(percent: int, width: int = BAR, *, plain: bool = False) -> str:
     """A bar and its number; ``plain``: in ASCII."""
-    full = round(width * percent / 100)
+    full = width if percent >= 100 else min(width - 1, round(width * percent / 100))
     on, off = "#-" if plain else "█░"
     return f"{on * full}{off * (width - full)} {percent:3d} %"
 
@@ -68,3 +68,8 @@ def short(text: str, width: int) -> str:
         return text
     kept = width - 1
     return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def count(number: int, one: str, more: str) -> str:
+    """ "1 disk", "2 disks", "no disks"."""
+    return f"{number or 'no'} {one if number == 1 else more}"

@@ -6,7 +6,8 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from infra.fleet import columns, figures, service
+from admission.instance import State
+from infra.fleet import columns, decisions, figures, service
 from infra.fleet.service import Service
 from scheduler.fleet.codes import CODES
 
@@ -17,14 +18,16 @@ BELOW = 5  # columns that stand in the first line where they do not all fit
 def configure(parser: argparse.ArgumentParser) -> None:
     """The words of ``vestibule instances``."""
     parser.description = (
-        "Show the machines of the fleet: how far they are, where, what they cost so far. With ids:"
-        " their disks and their history."
+        "Show the machines of the fleet: how far they are, where, what they cost so far, and why"
+        " there are no more of them. With ids: their disks and their history."
     )
     parser.add_argument("instances", metavar="ID", nargs="*", help="show these whole")
     parser.add_argument("--all", action="store_true", help="those that are archived, too")
-    parser.add_argument("--pool")
-    parser.add_argument("--provider")
-    parser.add_argument("--state")
+    parser.add_argument("--pool", help="only those of this pool")
+    parser.add_argument("--provider", help="only those of this provider")
+    states = [state.value for state in State]
+    words = f"one of {', '.join(states)}"
+    parser.add_argument("--state", metavar="STATE", choices=states, help=words)
     service.add_words(parser)
     parser.set_defaults(run=run)
 
@@ -36,17 +39,34 @@ def run(args: argparse.Namespace) -> int:
         CommandError: nobody answers, or there is no such instance.
     """
     ours = service.of(args)
-    if args.instances:
-        found = [ours.get(f"/admin/instances/{one}") for one in args.instances]
-    else:
-        found = _list(ours, args)
+    found = [ours.instance(one) for one in args.instances] or _list(ours, args)
+    pools = [] if args.instances else _pools(ours, args.pool)
     if args.json:
-        print(json.dumps({"instances": found}, indent=2))
+        more = {} if args.instances else {"pools": pools}
+        print(json.dumps({"instances": found, **more}, indent=2))
     elif args.instances:
         print("\n\n".join("\n".join(_whole(one, ours.now)) for one in found))
     else:
-        print("\n".join(_table(found, ours.now)) if found else "there are none")
+        lines = _table(found, ours.now) if found else ["there are none"]
+        lines += _unattended(found)
+        lines += [f"\n{decisions.line(one, ours.now)}" for one in pools]
+        print("\n".join(lines))
     return 0
+
+
+def _unattended(found: list[dict[str, Any]]) -> list[str]:
+    """What somebody should know who does not look at each: it costs on, and nobody ends it."""
+    why: dict[str, list[str]] = {}
+    for one in found:
+        if one["unattended"]:
+            why.setdefault(one["unattended"], []).append(one["instance_id"])
+    return [f"\nUNATTENDED: {words}: {' '.join(names)}" for words, names in why.items()]
+
+
+def _pools(ours: Service, pool: str | None) -> list[dict[str, Any]]:
+    """What the autoscaler decided last."""
+    found = ours.get("/admin/fleet")["pools"]
+    return [one for one in found if pool in (None, one["pool"])]
 
 
 def _list(ours: Service, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -70,7 +90,7 @@ def _table(found: list[dict[str, Any]], now: datetime) -> list[str]:
             figures.place(one),
             one["address"] or "-",
             one["pool"],
-            one["error_code"] or "-",
+            one["error_code"] or ("UNATTENDED" if one["unattended"] else "-"),
         )
         for one in found
     ]
@@ -85,6 +105,7 @@ def _whole(one: dict[str, Any], now: datetime) -> list[str]:
         "where": figures.place(one),
         "provider's id": one["provider_id"],
         "address": one["address"],
+        "worker": one["worker_id"] if one["worker_id"] != one["instance_id"] else "",
         "pool": one["pool"],
         "model": one["model"],
         "asked by": one["asked_by"],
@@ -93,6 +114,8 @@ def _whole(one: dict[str, Any], now: datetime) -> list[str]:
         "cost": figures.cost(one, now),
         "error": " ".join(filter(None, (one["error_code"], one["error"]))),
     }
+    if one["unattended"]:
+        facts["unattended"] = one["unattended"]
     if code := CODES.get(one["error_code"] or ""):
         facts["what to do"] = code.remedy
     found = [one["instance_id"]]

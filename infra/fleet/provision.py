@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from infra.errors import CommandError
-from infra.fleet import consent, figures, service
+from infra.fleet import consent, figures, numbers, service
 from infra.fleet.bars import Bars, Way
 from infra.fleet.service import Refused, Service, Unanswered
 
@@ -25,11 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--provider", help="a name among [providers.NAME]; default: the only one")
     parser.add_argument("--type", default="", help="the provider's name of a machine type")
-    parser.add_argument("--zone", default="")
-    parser.add_argument("--market", default="on-demand", choices=("on-demand", "spot"))
+    parser.add_argument("--zone", default="", help="the provider's name of a zone")
+    parser.add_argument(
+        "--market", default="on-demand", choices=("on-demand", "spot"), help="default: on-demand"
+    )
     parser.add_argument("--pool", default="default", help="the pool it serves; default: default")
     parser.add_argument("--model", default="", help="default: what the provider's settings say")
-    parser.add_argument("--count", type=int, default=1, metavar="N", help="so many; default: 1")
+    count = "so many; default: 1"
+    parser.add_argument("--count", type=numbers.machines, default=1, metavar="N", help=count)
     parser.add_argument("--reason", default="", help="as it will stand in the history")
     parser.add_argument("--no-wait", action="store_true", help="order, and do not watch")
     service.add_words(parser)
@@ -51,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
         **{name: offer[name] for name in ("provider", "type", "zone", "market")},
         **{name: getattr(args, name) for name in ("pool", "model", "count", "reason")},
     }
-    ordered = ours.post("/admin/instances", body)
+    try:
+        ordered = ours.post("/admin/instances", body)
+    except KeyboardInterrupt:
+        print("\nit may be ordered or not: vestibule instances shows it", file=sys.stderr)
+        return 130
     ways = [Way(instance_id) for instance_id in ordered["instances"]]
     if not args.no_wait:
         try:
@@ -157,7 +164,9 @@ def _tell(ordered: dict[str, Any], ways: list[Way], args: argparse.Namespace) ->
 def _how_to_follow(ways: list[Way]) -> str:
     left = [way.instance_id for way in ways if not way.is_over]
     words = " ".join(left)
+    one, more = "machine is still on its way", "machines are still on their way"
     return (
-        f"\n{len(left)} of them go on without you. Follow:  vestibule instances {words}\n"
-        f"                              End them: vestibule terminate {words}"
+        f"\nNothing was ended: {figures.count(len(left), one, more)}.\n"
+        f"  Follow:   vestibule instances {words}\n"
+        f"  End them: vestibule terminate {words}"
     )

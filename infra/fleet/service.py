@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -36,7 +36,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the service (VESTIBULE_HOST and VESTIBULE_PORT)")
     where = "default: VESTIBULE_ADMIN_KEY, else keys.json of the state folder"
     parser.add_argument("--admin-key", metavar="KEY", help=where)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def of(args: argparse.Namespace) -> "Service":
@@ -87,6 +87,19 @@ class Service:
 
     def get(self, path: str, **query: str | int) -> Json:
         return self._call("GET", path, query=query)
+
+    def instance(self, name: str) -> Json:
+        """One machine, whole.
+
+        Raises:
+            Unanswered.
+            Refused: there is none.
+        """
+        found = self.get(f"/admin/instances/{quote(name, safe='')}")
+        if "instance_id" not in found:  # the name of something else there
+            words = f"instance_id: there is no instance {name!r}"
+            raise Refused(404, "instance_unknown", words)
+        return found
 
     def post(self, path: str, body: Json) -> Json:
         return self._call("POST", path, body=body)

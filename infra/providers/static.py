@@ -77,6 +77,7 @@ class Static(Diskless):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
+        self.ending = "it is let go, and its agent runs on"
         self.capacity: int | None = len(settings.machines)
         self.lag_s: float = 0.0
         self._hosts, self._clock = {host.name: host for host in settings.machines}, clock

@@ -30,15 +30,16 @@ How it decides, in this order:
    dearest slot, the fewest in use, the lowest GPU load, the youngest. Whoever drains is terminated
    when it is empty or its time is over.
 6. **Zero**: with ``workers_min`` 0 the last worker goes after ``zero_after_ms`` without anybody.
-   Then who comes waits in the queue as ever (it is held, never refused), and ``cold_start_ms`` says
-   how long the first worker will take.
+   Then who comes waits in the queue as ever (it is held, never refused). ``coming`` says which
+   machines are on their way, also while others are there: the wait that people see counts them.
 
 ``schedule`` raises or lowers the bounds by the clock on the wall, a boot time early. A place that
 fails more often than its budget is closed for a time that doubles (``places``).
 
 Files: ``spec`` the knobs · ``demand``, ``fleet`` what is known · ``memory`` what is kept ·
 ``traffic``, ``staffing``, ``sizing`` the arithmetic · ``schedule`` · ``places`` · ``decision`` what
-comes out · ``growing``, ``shrinking`` the two ways · ``decide``.
+comes out · ``growing``, ``shrinking`` the two ways · ``decide`` · ``coming`` what follows of it for
+who waits.
 """
 
 from scheduler.autoscale.decide import decide

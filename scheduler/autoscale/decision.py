@@ -2,7 +2,15 @@
 
 from msgspec import Struct
 
+from admission.decided import Hold, Short
 from scheduler.autoscale.places import Place
+
+
+class Why(Struct, frozen=True):
+    """Why nothing is done, or less than is wanted: its kind, and all of it in words."""
+
+    code: Hold | Short
+    words: str
 
 
 class Launch(Struct, frozen=True):
@@ -22,20 +30,22 @@ class Act(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """One pool's next step. With ``hold`` there is none.
-
-    ``cold_start_ms``: while no worker is ready, how long until the first one is; to be shown to who
-    waits. None: one is ready, or none is coming.
-    """
+    """One pool's next step. With ``hold`` there is none; ``short``: more is wanted than can be
+    had."""
 
     reason: str
-    hold: str | None = None
+    hold: Why | None = None
+    short: Why | None = None
     launches: tuple[Launch, ...] = ()
     drains: tuple[Act, ...] = ()
     undrains: tuple[Act, ...] = ()
     terminations: tuple[Act, ...] = ()
-    cold_start_ms: int | None = None
     numbers: dict[str, float | int | None] = {}
+
+    @classmethod
+    def held(cls, why: Why) -> "Decision":
+        """Nothing, and why."""
+        return cls(reason=f"hold: {why.words}", hold=why)
 
     @property
     def acts(self) -> int:

@@ -17,12 +17,14 @@ class Demand(Struct, frozen=True, kw_only=True):
     waiting: int | None  # in the queue
     in_use: int | None  # slots held: drafts, sessions or leases, answers that finish
     capacity: int | None  # slots that may be granted now
-    wait_ms: float | None = None  # estimated for who joins now; None: not known, or no capacity
+    # Estimated for who joins now, at this capacity; None: not known, or there is none.
+    wait_ms: float | None = None
     arrived_total: int | None = None  # who ever joined
     begun_total: int | None = None  # who ever got a slot
     paused: bool = False
     slots_most: int | None = None  # more than these the pool never grants; None: no bound
     elastic: bool = True  # False: the capacity is a fixed number, whatever workers there are
+    session_ms: int | None = None  # that a turn lasts at most; None: one request, however long
 
     @classmethod
     def of(cls, metrics: PoolMetrics) -> "Demand":
@@ -35,7 +37,7 @@ class Demand(Struct, frozen=True, kw_only=True):
             waiting=metrics.waiting,
             in_use=metrics.active + metrics.draft + metrics.finishing,
             capacity=metrics.capacity,
-            wait_ms=metrics.wait_ms,
+            wait_ms=metrics.wait_alone_ms,
             arrived_total=metrics.admitted_total
             + metrics.abandoned_total
             + metrics.draft
@@ -44,4 +46,5 @@ class Demand(Struct, frozen=True, kw_only=True):
             paused=metrics.paused,
             slots_most=settings.get("max_active") if elastic else None,
             elastic=elastic,
+            session_ms=settings["session_ms"] if settings.get("kind") == "session" else None,
         )

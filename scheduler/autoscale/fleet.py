@@ -43,6 +43,7 @@ class Member(Struct, frozen=True, kw_only=True):
     ours: bool = True
     kept: bool = False
     usable: bool = True
+    worker_id: str = ""  # where that is another than ``id``
 
     @property
     def loading(self) -> bool:
@@ -51,12 +52,17 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
-    """All of a pool's instances at ``at_ms``; ``members`` None: they could not be read."""
+    """All of a pool's instances at ``at_ms``; ``members`` None: they could not be read.
+
+    ``rooms``: machines more that a provider can have at all of its places together; left out or
+    None: no bound is known.
+    """
 
     at_ms: int
     members: tuple[Member, ...] | None
     places: tuple[Place, ...] = ()
     failures: tuple[Failure, ...] = ()
+    rooms: Mapping[str, int | None] = {}
 
     @classmethod
     def of(
@@ -69,6 +75,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
         ends_ms: Mapping[str, int] | None = None,
         slots_each: int = 1,
         kept: Collection[str] = (),
+        rooms: Mapping[str, int | None] | None = None,
     ) -> "Fleet":
         """From the store's instances and workers of one pool.
 
@@ -99,6 +106,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
             members=tuple(sorted(members, key=lambda member: member.id)),
             places=tuple(offered.values()),
             failures=tuple(failures),
+            rooms=rooms or {},
         )
 
 
@@ -133,6 +141,7 @@ def _member(
         gpu_load=_gpu_load(worker),
         heard_ms=worker.last_seen_ms if worker else None,
         usable=_usable(worker),
+        worker_id=instance.worker_id,
         ends_ms=ends_ms,
     )
 

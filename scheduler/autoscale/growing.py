@@ -2,24 +2,58 @@
 
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from scheduler.autoscale.decision import Act, Launch
+from admission.decided import Short
+from scheduler.autoscale.decision import Act, Launch, Why
 from scheduler.autoscale.fleet import Fleet, Member
 from scheduler.autoscale.memory import Memory
 from scheduler.autoscale.places import ON_DEMAND, SPOT, Place, open_places, opens_ms
 from scheduler.autoscale.spec import FleetSpec
 
 PREFIX = 32  # of a pool's name, in the names of its instances
+LAUNCHES_MAX = 50  # of one decision; the next one is seconds later
+MINUTE_MS = 60_000
 
 
 class Growth(Struct, frozen=True):
-    """``short``: why less is ordered than is wanted; "" when it is not."""
+    """``short``: why less is ordered than is wanted; None when it is not."""
 
     undrains: tuple[Act, ...] = ()
     launches: tuple[Launch, ...] = ()
-    short: str = ""
+    short: Why | None = None
+
+
+class Lack(Struct):
+    """What is still to be had: slots and workers beside those that are ready, loading and ordered.
+
+    ``usable``: of those slots, how many the pool could ever grant, which is ``slots_most`` in all;
+    None: all of them. A worker that a bound asks for is to be there whether or not it brings any.
+    """
+
+    slots: int
+    workers: int
+    slots_most: int | None = None
+    usable: int | None = None
+
+    @property
+    def is_met(self) -> bool:
+        """Nothing is."""
+        return self.slots <= 0 and self.workers <= 0
+
+    @property
+    def is_useless(self) -> bool:
+        """More slots could not be used."""
+        return self.workers <= 0 and self.usable is not None and self.usable <= 0
+
+    def met_by(self, slots: int) -> None:
+        """One more worker is had, with so many slots."""
+        self.slots -= slots
+        self.workers -= 1
+        if self.usable is not None:
+            self.usable -= slots
 
 
 class Room(Struct):
@@ -28,6 +62,7 @@ class Room(Struct):
     workers: int
     budget: float | None
     per_place: Counter[str]
+    per_provider: dict[str, int | None]  # machines more
     ondemand: int  # workers that are not spot
 
     @classmethod
@@ -37,18 +72,41 @@ class Room(Struct):
         taken = Counter(member.place for member in ours)
         taken.update(pending.place for pending in memory.pending)
         cost = sum(m.price_per_hour for m in ours) + sum(p.price_per_hour for p in memory.pending)
+        unseen = Counter(pending.place.partition("/")[0] for pending in memory.pending)
         return cls(
             workers=most - len(ours) - len(memory.pending),
             budget=None if spec.hourly_budget is None else spec.hourly_budget - cost,
             per_place=taken,
+            per_provider={
+                name: None if room is None else room - unseen[name]
+                for name, room in fleet.rooms.items()
+            },
             ondemand=sum(m.market != SPOT and m.state != "terminating" for m in ours)
             + sum(pending.market != SPOT for pending in memory.pending),
         )
+
+    def suits(self, place: Place, spec: FleetSpec) -> bool:
+        """Whether the market there is one that may be ordered now: on-demand while their base is
+        not met, spot where it is used at all."""
+        return place.market != SPOT or (spec.spot and self.ondemand >= spec.ondemand_base)
+
+    def holds(self, place: Place) -> bool:
+        """Whether place and provider may have one more."""
+        left = self.per_provider.get(place.provider)
+        has_left = left is None or left > 0
+        return has_left and (place.quota is None or self.per_place[place.name] < place.quota)
+
+    def affords(self, place: Place) -> bool:
+        """Whether the budget has room for one there."""
+        return self.budget is None or place.price_per_hour <= self.budget
 
     def take(self, place: Place) -> None:
         """Order one there."""
         self.workers -= 1
         self.per_place[place.name] += 1
+        left = self.per_provider.get(place.provider)
+        if left is not None:
+            self.per_provider[place.provider] = left - 1
         self.ondemand += place.market == ON_DEMAND
         if self.budget is not None:
             self.budget -= place.price_per_hour
@@ -60,52 +118,69 @@ def grow(
     spec: FleetSpec,
     now_ms: int,
     *,
-    slots: int,
-    workers: int,
+    lack: Lack,
     most: int,
     reason: str,
 ) -> Growth:
-    """``slots`` and ``workers`` more than are ready, loading and ordered, or as many as may be."""
+    """What is lacking, or as much of it as may be."""
     undrains = []
     for member in sorted(fleet.members or (), key=_usefulness, reverse=True):
-        if (slots > 0 or workers > 0) and _comes_back(member, spec, now_ms):
+        wanted = not lack.is_met and not lack.is_useless
+        if wanted and _comes_back(member, spec, now_ms):
             undrains.append(Act(member.id, f"its drain is taken back: {reason}"))
-            slots, workers = slots - member.slots, workers - 1
+            lack.met_by(member.slots)
     room = Room.of(fleet, memory, spec, most)
-    places = open_places(fleet.places, memory.places, spec, now_ms)
+    open_ = open_places(fleet.places, memory.places, spec, now_ms)
     launches: list[Launch] = []
-    short = ""
-    while (slots > 0 or workers > 0) and not short:
-        place = _best(places, room, spec)
-        if room.workers <= 0:
-            short = f"{most} workers are the most"
+    short = None
+    while not lack.is_met and not short and len(launches) < LAUNCHES_MAX:
+        places = [place for place in open_ if room.suits(place, spec)]
+        place = next((p for p in places if room.holds(p) and room.affords(p)), None)
+        if lack.is_useless:
+            words = f"MAX_ACTIVE_USERS lets no more than {lack.slots_most} slots be used"
+            short = Why(Short.SLOTS_MOST, words)
+        elif room.workers <= 0:
+            short = Why(Short.WORKERS_MAX, f"{most} workers are the most")
         elif place is None:
-            short = _nowhere(fleet, memory, places, now_ms)
+            short = _full(places, room, spec) or _nowhere(fleet, memory, room, spec, now_ms)
         else:
             launches.append(Launch(_name(spec.pool, now_ms, len(launches)), place, reason))
             room.take(place)
-            slots, workers = slots - place.slots, workers - 1
+            lack.met_by(place.slots)
     return Growth(tuple(undrains), tuple(launches), short)
 
 
-def _best(places: list[Place], room: Room, spec: FleetSpec) -> Place | None:
-    """The cheapest slot among the open places with room; on-demand while their base is not met."""
-    if room.ondemand < spec.ondemand_base:
-        places = [place for place in places if place.market != SPOT]
-    for place in places:
-        fits = room.budget is None or place.price_per_hour <= room.budget
-        if fits and (place.quota is None or room.per_place[place.name] < place.quota):
-            return place
-    return None
+def _full(places: Sequence[Place], room: Room, spec: FleetSpec) -> Why | None:
+    """Why none of the places that are open may be used; None where none is open."""
+    if not places:
+        return None
+    free = [place for place in places if room.holds(place)]
+    if not free:
+        names = ", ".join(sorted({place.provider for place in places}))
+        return Why(Short.QUOTA, f"{names} may have no more machines")
+    least = min(place.price_per_hour for place in free)
+    words = f"the budget of {spec.hourly_budget:g} an hour has no room for {least:g} more"
+    return Why(Short.BUDGET, words)
 
 
-def _nowhere(fleet: Fleet, memory: Memory, places: list[Place], now_ms: int) -> str:
-    if places:
-        return "neither budget nor quota has room"
-    opens = opens_ms(memory.places, fleet.places, now_ms)
-    if opens is None:
-        return "there is no place to order at"
-    return f"all places failed; the first opens again in {(opens - now_ms) / 1000:.0f} s"
+def _nowhere(fleet: Fleet, memory: Memory, room: Room, spec: FleetSpec, now_ms: int) -> Why:
+    """Why no place is open."""
+    wanted = [place for place in fleet.places if room.suits(place, spec)]
+    old: dict[str, int] = {
+        place.provider: now_ms - (place.told_ms or 0)
+        for place in wanted
+        if place.is_old(spec, now_ms)
+    }
+    words = [f"the offers of {name} are {ms // MINUTE_MS} minutes old" for name, ms in old.items()]
+    opens = opens_ms(memory.places, [p for p in wanted if p.provider not in old], now_ms)
+    if opens is not None:
+        closed = f"all places failed; the first opens again in {(opens - now_ms) / 1000:.0f} s"
+        return Why(Short.PLACES_CLOSED, ", and ".join((closed, *words)))
+    if words:
+        return Why(Short.OFFERS_OLD, " and ".join(words))
+    if fleet.places:
+        return Why(Short.NO_PLACE, "only spot machines are offered")
+    return Why(Short.NO_PLACE, "there is no place to order at")
 
 
 def _comes_back(member: Member, spec: FleetSpec, now_ms: int) -> bool:

@@ -103,7 +103,7 @@ class Memory(Struct, frozen=True, kw_only=True):
         traffic = memory.traffic.heard(demand, spec, now_ms)
         late = bool(demand.waiting)
         if demand.wait_ms is not None:
-            late = demand.wait_ms > spec.wait_target_ms
+            late = demand.wait_ms > spec.target_ms(demand.session_ms)
         full = traffic.busy is not None and traffic.busy >= spec.saturation * (demand.capacity or 0)
         full = full and bool(demand.capacity)
         load = gpu_load(members)
@@ -132,8 +132,8 @@ class Memory(Struct, frozen=True, kw_only=True):
     def wanted(
         self, slots: int, steady: int, supply: int, spec: FleetSpec, now_ms: int
     ) -> "Memory":
-        """After ``slots`` were found to be wanted, ``steady`` of them to stay, where ``supply`` are
-        there or coming."""
+        """After ``slots`` were found to be wanted, whether or not they may be had, ``steady`` of
+        them to stay, where ``supply`` are there or coming."""
         width = max(1, spec.surplus_after_ms // BUCKETS)
         start = now_ms // width * width
         peaks = [p for p in self.peaks if p.from_ms > now_ms - spec.surplus_after_ms - width]

@@ -19,6 +19,7 @@ class Place(Struct, frozen=True, kw_only=True):
     """Something that may be ordered. ``slots``: of the pool, that one such worker gives, >= 1.
 
     ``price_per_hour`` >= 0. ``quota``: machines of ours that may be there at once; None: no bound.
+    ``told_ms``: when its provider offered it; None: it always does.
     """
 
     provider: str
@@ -28,6 +29,11 @@ class Place(Struct, frozen=True, kw_only=True):
     price_per_hour: float = 0.0
     slots: int = 1
     quota: int | None = None
+    told_ms: int | None = None
+
+    def is_old(self, spec: FleetSpec, now_ms: int) -> bool:
+        """Whether that was too long ago to be ordered."""
+        return self.told_ms is not None and now_ms - self.told_ms > spec.offers_stale_ms
 
     @property
     def name(self) -> str:
@@ -104,12 +110,12 @@ def open_places(
 ) -> list[Place]:
     """Those that may be tried now, best first: by price of a slot, then by name."""
     closed = {record.place for record in records if record.closed_until_ms > now_ms}
-    wanted = [p for p in places if p.name not in closed and (spec.spot or p.market != SPOT)]
+    wanted = [p for p in places if p.name not in closed and not p.is_old(spec, now_ms)]
     return sorted(wanted, key=lambda place: (place.price_per_slot, place.name))
 
 
 def opens_ms(records: Sequence[Record], places: Iterable[Place], now_ms: int) -> int | None:
-    """When the first closed place opens again; None when none is closed."""
+    """When the first closed one of these places opens again; None when none is closed."""
     names = {place.name for place in places}
     return min(
         (r.closed_until_ms for r in records if r.place in names and r.closed_until_ms > now_ms),

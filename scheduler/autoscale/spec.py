@@ -10,6 +10,9 @@ from scheduler.autoscale.schedule import Hours
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
+REQUEST_WAIT_MS, SESSION_WAIT_MS = 5_000, MINUTE_MS
+"""``wait_target_ms`` by a pool's kind."""
+REQUEST_HELD_MS = 30_000
 
 
 class BadSpec(ValueError):
@@ -35,14 +38,14 @@ class FleetSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schedule: tuple[Hours, ...] = ()
 
     # Up.
-    wait_target_ms: int = 5_000  # for request pools; a session pool wants a chosen one
+    wait_target_ms: int | None = None  # None: by the pool's kind (``target_ms``)
     late_share: float = 0.05  # of those who come, who may wait longer
     headroom: float = 1.0  # times the load that is expected
     saturation: float = 0.98  # slots in use, of those there are
     up_after_ms: int = 30_000  # so long wait or saturation must be over their bounds
     boot_ms: int = 5 * MINUTE_MS  # from order to ready, until some have been seen
     clear_boots: float = 1.0  # the excess is cleared within so many boot times
-    held_ms: int = 30_000  # that a slot is held, until some turns have ended
+    held_ms: int | None = None  # a slot, until some turns have ended; None: ``turn_ms``
     panic_window_ms: int = 10_000
     panic_ratio: float = 1.5  # arrivals of that window over the usual ones
     panic_hold_ms: int = MINUTE_MS  # so long a panic lasts after its last sign
@@ -62,11 +65,25 @@ class FleetSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stale_ms: int = 30_000  # so old demand, fleet and heartbeats may be (DESIGN section 9)
     silence_ms: int = 3 * MINUTE_MS  # after it a silent worker no longer counts as supply
     gap_ms: int = 2 * MINUTE_MS  # after so long without a decision, rates begin anew
+    offers_stale_ms: int = 15 * MINUTE_MS  # older offers are not ordered from; asked for every 5
 
     # Places.
     failures_most: int = 2  # so many failures of a place are forgiven
     cooldown_ms: int = MINUTE_MS  # then it is closed, twice as long with each further one
     cooldown_most_ms: int = HOUR_MS
+
+    def target_ms(self, session_ms: int | None) -> int:
+        """The wait that is aimed at. ``session_ms``: how long a session of the pool lasts; None
+        where a slot is held for one request."""
+        if self.wait_target_ms is not None:
+            return self.wait_target_ms
+        return REQUEST_WAIT_MS if session_ms is None else SESSION_WAIT_MS
+
+    def turn_ms(self, session_ms: int | None) -> int:
+        """How long a slot is held, before that is known; a session all of its time."""
+        if self.held_ms is not None:
+            return self.held_ms
+        return REQUEST_HELD_MS if session_ms is None else session_ms
 
     def __post_init__(self) -> None:
         for name, (least, most) in RANGES.items():
@@ -116,6 +133,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "stale_ms": (1_000, HOUR_MS),
     "silence_ms": (1_000, HOUR_MS),
     "gap_ms": (1_000, HOUR_MS),
+    "offers_stale_ms": (MINUTE_MS, 24 * HOUR_MS),
     "failures_most": (0, 100),
     "cooldown_ms": (1_000, 24 * HOUR_MS),
     "cooldown_most_ms": (1_000, 24 * HOUR_MS),

@@ -47,13 +47,23 @@ class Commands:
             except NewerRecord:
                 logs.event(log, "command_left_to_newer_service", command=command.id)
 
+    async def _missing(self, command: Command) -> str:
+        """The provider that no scheduler has: another's file may be newer than this one's."""
+        name = command.order.provider if command.order else ""
+        if not name or name in self._providers or name in await self._records.offers():
+            return ""
+        return name
+
     async def _take(self, fence: Fence, entry: str, command: Command) -> bool:
+        missing = await self._missing(command)
         now_ms = await self._records.now_ms()
         changes: list[tuple[Instance, int]] = []
         events: list[Event] = []
         for instance_id in dict.fromkeys(command.instances):
             before = await self._records.instance(instance_id)
             try:
+                if missing:
+                    raise NotAllowed(f"there is no provider {missing}")
                 after, event = self._applied(command, instance_id, before, now_ms)
             except NotAllowed as refusal:
                 event = _refused(command, instance_id, before, now_ms, str(refusal))
@@ -93,8 +103,6 @@ class Commands:
         order = command.order
         if before is not None or order is None:
             raise NotAllowed(f"there is an instance {instance_id} already")
-        if order.provider not in self._providers:
-            raise NotAllowed(f"there is no provider {order.provider}")
         asked_by = command.asked_by or command.id
         return to.request(instance_id, order, now_ms, asked_by=asked_by, reason=command.reason)
 

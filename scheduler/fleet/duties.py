@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from admission.attendance import provider_tick
 from admission.clock import Clock
 from admission.store.redis_store import RedisStore
 from scheduler.fleet.commands import Commands
@@ -46,7 +47,7 @@ def duties(
         sweep = Sweep(provider, store.fleet, end=end_orphans)
         offers = Offers(provider, store.fleet, prices)
         words = f"brings instances of {name} further"
-        ticks.append(Tick(f"instances-{name}", words, INSTANCES_S, LIMIT_S, instances.tick))
+        ticks.append(Tick(provider_tick(name), words, INSTANCES_S, LIMIT_S, instances.tick))
         words = f"finds machines and disks at {name} that are nobody's"
         ticks.append(Tick(f"orphans-{name}", words, ORPHANS_S, LIMIT_S, sweep.tick))
         words = f"asks {name} what it offers, at what price"

@@ -47,6 +47,7 @@ from scheduler.fleet.table import (
 )
 
 BLIND_AGAIN_S = 60.0  # disks are asked for again, where a booting machine has shown none
+HOURLY_S = 3600.0  # the same of one that is ready
 
 
 def judge(instance: Instance, seen: Seen, now_ms: int, limits: Limits) -> Step:
@@ -119,8 +120,9 @@ class _Case:
         began_ms = max(self.it.tried_ms or 0, self.it.launched_ms or 0)
         unseen_s = self.limits.unseen_s
         if not self.it.provider_id:
-            unseen_s = max(unseen_s, self.limits.unnamed_s)
-        if isinstance(answer.found, Gone) and answer.at_ms - began_ms < unseen_s * 1000:
+            unseen_s += self.limits.unnamed_s
+        unexplained = isinstance(answer.found, Gone) and answer.found.failure is None
+        if unexplained and answer.at_ms - began_ms < unseen_s * 1000:
             return Blind("it is too new to be missed")
         return answer.found
 
@@ -149,14 +151,20 @@ class _Case:
         if not isinstance(machine, Machine):
             why = machine.why if isinstance(machine, Blind) else "it is not there"
             return Wait(why, hold=True)
-        running = machine.power is Power.RUNNING
-        if running and not self.it.volumes and self._due("volumes", BLIND_AGAIN_S):
-            return ListVolumes()
-        if isinstance(self.seen.volumes, tuple) and self._new_volumes(self.seen.volumes):
-            return Move(to.see_volumes(self.it, self.now_ms, found=self.seen.volumes))
+        if step := self._discover(machine, BLIND_AGAIN_S):
+            return step
         if self.it.progress == ADDRESSED and self._due("advance", self.limits.look_booting_s):
             return Advance(machine)
         return Wait(self._waits_for())
+
+    def _discover(self, machine: Found | None, again_s: float) -> Step | None:
+        """Its disks, as soon as it runs; asked for again where it has shown none."""
+        running = isinstance(machine, Machine) and machine.power is Power.RUNNING
+        if running and not self.it.volumes and self._due("volumes", again_s):
+            return ListVolumes()
+        if isinstance(self.seen.volumes, tuple) and self._new_volumes(self.seen.volumes):
+            return Move(to.see_volumes(self.it, self.now_ms, found=self.seen.volumes))
+        return None
 
     def _too_late(self) -> tuple[str, str] | None:
         """Why a booting one is given up by our own rules."""
@@ -184,8 +192,8 @@ class _Case:
     def _doomed(self) -> tuple[str, str] | None:
         """Why a booting one can never become ready, by its provider's word."""
         match self.machine:
-            case Gone() if not self.fresh:
-                return "DELETED_BY_PROVIDER", ""
+            case Gone(failure=failure) if not self.fresh:
+                return known(*failure) if failure else ("DELETED_BY_PROVIDER", "")
             case Machine(failure=(code, words)):
                 return known(code, words)
             case Machine(ends_ms=int()):
@@ -244,7 +252,8 @@ class _Case:
 
     def _too_slow(self) -> Step:
         """A time-out: should it be heard after all, with news, it goes on."""
-        if (progress := self._progress()) > self.it.progress and self.fresh:
+        progress = self._progress()
+        if self.fresh and (progress > self.it.progress or self.well):
             reason = "a heartbeat came late"
             return Move(to.rescue(self.it, self.now_ms, progress=progress, reason=reason))
         if not self._heard_for(self.it.since_ms, self.limits.rescue_s):
@@ -289,7 +298,8 @@ class _Case:
         """Its agent reports: is its model server well?"""
         worker, since_ms = self.worker, self.seen.unwell_ms
         if worker is None or worker.ready or worker.draining:  # an admin's drain is an admin's
-            return Wait("it is well")
+            # One that was ready at once, or while nobody looked, has shown no disks.
+            return self._discover(self.machine, HOURLY_S) or Wait("it is well")
         if since_ms is not None and self._heard_for(since_ms, self.limits.unready_s):
             words = worker.reason or ""
             return Move(to.fail(self.it, self.now_ms, code="WORKER_UNREADY", words=words))
@@ -391,6 +401,8 @@ class _Case:
         it = self.it
         if self.worker and self.worker.worker_id == it.id:
             return Release()
+        if self.worker and self.worker.steered:  # somebody else's agent, which goes on serving
+            return Steer(draining=False)
         if it.tried_ms is None:
             return Move(to.end(it, self.now_ms))
         if self.seen.volumes is None:

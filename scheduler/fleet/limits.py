@@ -51,7 +51,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     spot_margin_s: float = 10  # it is ended so long before the provider does it
     settle_s: float = 5  # gateways know of a drain by then, and its next report counts them
     unseen_s: float = 300  # what is new may be "not found" so long, where lists lag [A: minutes]
-    unnamed_s: float = 120  # the same while its launch may still be under way: two calls of 60 s
+    unnamed_s: float = 120  # more, where its launch may still be under way: two calls of 60 s
     again_s: float = 60  # a deletion is asked for again
     volumes_blind_s: float = 300  # it is ended though its disks could not be listed
     terminate_pending_s: float = 900  # then its end takes long, and that is shown [D 900]

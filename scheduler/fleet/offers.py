@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from admission import logs
 from admission.store.fence import Fence
 from scheduler.fleet.port import Provider, Unclear
@@ -31,6 +33,9 @@ class Offers:
         except Unclear as error:
             logs.event(log, "offers_unclear", provider=self._provider.name, why=error)
             return AGAIN_MS
-        told = priced(offers, self._provider.name, self._prices)
+        told = [
+            replace(each, ending=self._provider.ending)
+            for each in priced(offers, self._provider.name, self._prices)
+        ]
         await self._records.offer(fence, self._provider.name, told)
         return None

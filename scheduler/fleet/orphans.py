@@ -58,6 +58,7 @@ class Sweep:
         self._since = {
             name: self._since.get(name, now_ms) for name in (*strays, *(lost.keys() - kept))
         }
+        self._told &= self._since.keys()
         for name, since_ms in list(self._since.items()):
             if now_ms - since_ms < self._grace_ms:
                 continue
@@ -69,9 +70,11 @@ class Sweep:
     def _strays(self, machines: Sequence[Machine], known: dict[str, Instance]) -> list[Machine]:
         """Those that are no wanted instance's."""
         theirs = {each.provider_id for each in known.values() if each.state not in OVER}
-        # The reply to its launch may be on its way.
+        # The reply to its launch may be on its way, as long as none was said to be gone.
         unnamed = {
-            each.id for each in known.values() if each.state not in OVER and not each.provider_id
+            each.id
+            for each in known.values()
+            if each.state not in OVER and not each.provider_id and each.ended_ms is None
         }
         return [
             each

@@ -16,6 +16,7 @@ from scheduler.fleet.steps import Blind
 
 CALL_S = 60.0  # one bounded step of a provider takes seconds; an SSH installation's the longest
 FIRST_S, LAST_S = 2.0, 60.0  # between two calls without an answer; it doubles in between
+FORGOTTEN_MS = 600_000  # after it might be asked again: much longer than anything waits for that
 
 T = TypeVar("T")
 
@@ -76,13 +77,15 @@ class Patience:
         else:
             times = self._failures.get(about, (0, 0))[0]
             not_before_ms = self._now_ms() + round(self._wait_s(times) * 1000)
+            self._forget()
             self._failures[about] = (times + 1, not_before_ms)
         return Blind(why)
+
+    def _forget(self) -> None:
+        """What nobody asks about any more: an ended machine, a disk that is gone."""
+        over_ms = self._now_ms() - FORGOTTEN_MS
+        self._failures = {who: each for who, each in self._failures.items() if each[1] > over_ms}
 
     def _wait_s(self, times: int) -> float:
         """With jitter: what was refused together must not come again together."""
         return min(LAST_S, FIRST_S * 2.0 ** min(times, 10)) * self._rng.uniform(0.5, 1.0)
-
-    def forget(self, about: str) -> None:
-        """It is no more."""
-        self._failures.pop(about, None)

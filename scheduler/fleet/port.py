@@ -75,7 +75,13 @@ class Machine(Struct, frozen=True):
 
 
 class Gone(Struct, frozen=True):
-    """The provider said that there is no such thing (or that it is terminated)."""
+    """The provider said that there is no such thing (or that it is terminated).
+
+    ``failure``: code and words, where it also says why the machine never came to be; a list that
+    lags does not say so.
+    """
+
+    failure: tuple[str, str] | None = None
 
 
 class Provider(Protocol):
@@ -87,6 +93,7 @@ class Provider(Protocol):
     name: str  # as in Order.provider
     capacity: int | None  # how many machines it can have at most; None: not known
     lag_s: float  # what is new may be "not found" for so long; 0: never
+    ending: str  # what a machine's end means there, for who is asked before it
 
     async def offers(self) -> Sequence[Offer]:
         """What may be ordered now."""

@@ -54,6 +54,7 @@ from scheduler.fleet.table import Made, NotAllowed
 AT_ONCE = 8  # instances of one provider
 BUDGET_S = 20.0  # no further instance is begun after so long; those left out come first next time
 STEPS = 32  # of one instance in one tick: all the milestones, or ten disks
+LATE_MS = 30_000  # who slept after the intent may not launch: another may have proven it gone
 GAP_MS = 60_000  # who did not look for so long has not seen what happened meanwhile
 
 log = logging.getLogger(__name__)
@@ -200,11 +201,10 @@ class Reconciler:
         company = heard or len(ready) < 2
         for gone in self._memories.keys() - {each.id for each in mine}:
             del self._memories[gone]
-            self._patience.forget(gone)
         visits = []
         for each in mine:
             memory = self._remembered(each, heard_ms)
-            worker = workers.get(memory.worker_id or each.id)
+            worker = workers.get(memory.worker_id or each.worker_id or each.id)
             memory.heard(heard_ms, well=worker is not None and worker.ready)
             visits.append(Visit(each, memory, worker, heard_ms, company))
         return sorted(visits, key=lambda visit: visit.memory.visited_ms)
@@ -243,7 +243,10 @@ class Reconciler:
     async def _do(self, fence: Fence, visit: Visit, step: Step) -> bool:
         """Do one step; whether anything is to follow in this tick."""
         match step:
-            case Move(made):
+            case Move((after, _) as made):
+                if after.state is State.TERMINATED and not after.worker_id:
+                    # Also one that registered since: archived at once, nobody looks at it again.
+                    await self._workers.release_worker(after.order.pool, after.id)
                 await self._write(fence, visit, made)
             case Launch():
                 return await self._launch(fence, visit)
@@ -302,6 +305,8 @@ class Reconciler:
         if self._patience.closed(it.id):
             return False
         await self._write(fence, visit, to.try_launch(it, self._now_ms()))
+        if self._now_ms() - asked_ms > LATE_MS:
+            return False
         try:
             found = await self._patience.ask(it.id, lambda: self._provider.launch(it.id, it.order))
         except Refused as refusal:

@@ -1,11 +1,12 @@
 """What the fleet needs of its store and of the registry of workers (``admission.store``)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from admission.domain import Worker
 from admission.instance import Command, Event, Instance, Offer
 from admission.store.fence import Fence
+from admission.store.fleet_store import Offered
 
 
 class Records(Protocol):
@@ -24,6 +25,8 @@ class Records(Protocol):
     async def note(self, fence: Fence, events: Sequence[Event]) -> None: ...
 
     async def offer(self, fence: Fence, provider: str, offers: Sequence[Offer] | None) -> None: ...
+
+    async def offers(self) -> Mapping[str, Offered]: ...
 
     async def commands(self, count: int) -> list[tuple[str, Command]]: ...
 

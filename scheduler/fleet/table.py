@@ -103,7 +103,7 @@ TABLE: dict[str, Transition] = {
             (_SF,),
             _B,
             "News of it came late.",
-            guard="STARTUP_TIMEOUT, and the progress grows",
+            guard="STARTUP_TIMEOUT, and the progress grows or it is well",
         ),
         _row("fail", (_R, _D), State.FAILED, "It was ready, and is lost.", guard="a known code"),
         _row("drain", (_R,), _D, "It gets nothing new, and finishes what runs."),
@@ -175,7 +175,10 @@ def make(
     detail: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Made:
-    """The next version by the row ``name``: what the table says, and ``changes``."""
+    """The next version by the row ``name``: what the table says, and ``changes``.
+
+    Its history gives ``reason``, else what the row means.
+    """
     row = TABLE[name]
     if instance.state not in row.sources:
         raise NotAllowed(f"{name}: the instance {instance.id} is {instance.state}")
@@ -193,7 +196,7 @@ def make(
         name=name,
         source=source,
         target=target,
-        reason=reason,
+        reason=reason or row.doc,
         progress=after.progress,
         ok=row.target not in FAILED,
         detail=detail or {},

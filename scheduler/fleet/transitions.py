@@ -76,7 +76,7 @@ def _birth(name: str, new: Instance, now_ms: int, reason: str) -> Event:
         version=1,
         name=name,
         target=new.state,
-        reason=reason,
+        reason=reason or TABLE[name].doc,
         progress=new.progress,
     )
 
@@ -172,9 +172,10 @@ def fail_startup(instance: Instance, now_ms: int, *, code: str, words: str = "")
 
 
 def rescue(instance: Instance, now_ms: int, *, progress: int, reason: str = "") -> Made:
-    """A heartbeat came after the time-out and shows more ``progress`` than there was."""
-    late = instance.error_code == "STARTUP_TIMEOUT" and progress > instance.progress
-    must(late, "rescue", instance)
+    """A heartbeat came after the time-out and shows more ``progress`` than there was, or that all
+    is well."""
+    news = progress > instance.progress or progress >= HEALTHY
+    must(news and instance.error_code == "STARTUP_TIMEOUT", "rescue", instance)
     further = min(progress, HEALTHY)
     changes: dict[str, Any] = {"error_code": "", "error": "", "progress": further}
     return make("rescue", instance, now_ms, reason, **changes)

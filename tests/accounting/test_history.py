@@ -115,7 +115,7 @@ def test_a_database_of_the_version_before_is_upgraded_by_who_writes(
     upgraded = Ledger(url)
     assert write(upgraded, 0, POOL) == 1
     with upgraded.transaction() as connection:
-        assert connection.execute(select(schema.c.version)).scalar_one() == SCHEMA == 2
+        assert connection.execute(select(schema.c.version)).scalar_one() == SCHEMA == 3
     assert len(read(reader)) == 1
     assert reports.used_models(reader)[0]["uses"] == 1
     for each in (reader, upgraded):

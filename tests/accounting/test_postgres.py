@@ -9,7 +9,10 @@ import msgspec
 import pytest
 from sqlalchemy import delete, select, update
 
-from admission.accounting import instance_tables, instances
+from admission.accounting import cost_tables, instance_tables, instances
+from admission.accounting.budgets import Budget, look, standings, tell, untold
+from admission.accounting.cost import BY
+from admission.accounting.costs import Asked, costs
 from admission.accounting.history import Period, Sample, history, keep
 from admission.accounting.ledger import Ledger, LedgerUnavailable, UnfitLedger, begin_of
 from admission.accounting.reports import Question, usage, used_models
@@ -21,6 +24,7 @@ from scheduler.accounts import drain_tick, prune_tick
 from tests.accounting import postgres
 from tests.accounting.conftest import AT_MS, DAY_MS, HOUR_MS, record
 from tests.accounting.postgres import Postgres
+from tests.accounting.test_costs import BEGIN_MS, END_MS, billed
 from tests.fleet.words import DISK, NOW_MS, happened, machine
 
 pytestmark = pytest.mark.long
@@ -180,6 +184,54 @@ def test_the_history_is_written_once_by_two_at_once_and_read_in_steps(
     assert [(row["ready"], row["slots"], row["wait_ms"]) for row in rows] == [(1, 2, None)] * 2
     keep(ledgers[0], [], begin_ms=AT_MS, end_ms=AT_MS, forget_ms=AT_MS + HOUR_MS)
     assert not history(ledgers[0], Period(0, 2**60, 60_000, "default"))
+
+
+def test_costs_are_shared_exactly_and_budgets_alarm_once(ledgers: list[Ledger]) -> None:
+    running = msgspec.structs.replace(billed("i-3", price_per_hour=0.1), ended_ms=None)
+    entries = [
+        Recorded(f"{n}-0", happened(one), one)
+        for n, one in enumerate([billed(hours=2), billed("i-2", currency="EUR"), running], 1)
+    ]
+    records = [
+        record(n, worker=f"i-{n % 2 + 1}", user=f"u{n % 7}", at_ms=AT_MS + n) for n in range(700)
+    ]
+    budget = Budget(name="lab", amount=1, per="day")
+
+    def write(ledger: Ledger) -> int:
+        instances.add(ledger, entries)
+        ledger.add(records)
+        return len(look(ledger, [budget], END_MS))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sum(threads.map(write, ledgers)) == 3
+    for by in BY:
+        found = costs(ledgers[0], Asked(by, BEGIN_MS, END_MS, END_MS))
+        assert sum(row.used + row.unused for row in found.rows) == 3_400_000
+        assert found.totals == {"EUR": (1_000_000, 0), "USD": (1_000_000, 1_400_000)}
+    users = costs(ledgers[1], Asked("user", BEGIN_MS, END_MS, END_MS)).rows
+    assert {row.used for row in users if row.name} == {142_857, 142_858}
+    [stands] = standings(ledgers[1], END_MS)
+    assert (stands.spent, len(stands.alarms), stands.uncounted) == (2_400_000, 3, 1)
+    for alarm in untold(ledgers[0]):
+        tell(ledgers[1], alarm)
+    assert untold(ledgers[0]) == look(ledgers[0], [budget], END_MS) == []
+
+
+def test_version_2_gets_its_costs(ledgers: list[Ledger], server: Postgres) -> None:
+    one = billed()
+    instances.add(ledgers[0], [Recorded("1-0", happened(one), one)])
+    ledgers[0].add([record(n, worker="i-1", user=f"u{n % 3}") for n in range(9)])
+    asked = Asked("user", BEGIN_MS, END_MS, END_MS)
+    before = costs(ledgers[0], asked)
+    with ledgers[0].transaction() as connection:
+        for table in (cost_tables.uptimes, cost_tables.work):
+            table.drop(connection)
+        connection.execute(update(schema).values(version=2))
+    both = [Ledger(server.url), Ledger(server.url)]
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda ledger: costs(ledger, asked), both)) == [before, before]
+    for ledger in both:
+        ledger.close()
 
 
 def test_version_1_is_upgraded_by_one_of_two(ledgers: list[Ledger], server: Postgres) -> None:

@@ -374,6 +374,8 @@ async def test_offers_are_told_with_their_age(admin: Caller, fence: Fence) -> No
         "currency": "USD",
         "slots": 8,
         "source": "2026-11-01",
+        "billed_least_s": 0,
+        "ending": "",
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from admission.accounting.history import Sample, keep
 from admission.accounting.ledger import Ledger
+from admission.attendance import file_tick
 from admission.store.tick_store import LEASE_MS, LastRun, Word
 from tests.accounting.conftest import MINUTE_MS, record
 from tests.api.calls import Caller, caller_of
@@ -26,7 +27,7 @@ async def test_only_admins(call: Caller, path: str) -> None:
 
 async def test_ticks_with_holder_last_run_and_last_error(service: Service) -> None:
     admin = caller_of(service, service.admin_key)
-    assert (await admin("GET", "/admin/ticks")).json == {"ticks": []}
+    assert (await admin("GET", "/admin/ticks")).json == {"ticks": [], "warnings": []}
     leases = await service.store.ticks.beat("host-1", {"drain": Word(1000), "prune": Word(600_000)})
     epoch = leases["prune"].epoch
     last = LastRun(1500, 250, 598_250, "LedgerUnavailable: away")
@@ -66,6 +67,17 @@ async def test_ticks_with_holder_last_run_and_last_error(service: Service) -> No
     service.clock.advance_ms(LEASE_MS)
     again = (await admin("GET", "/admin/ticks")).json["ticks"]
     assert [each["holder"] for each in again] == [None, None]
+
+
+async def test_schedulers_with_different_fleet_files_are_a_warning(service: Service) -> None:
+    admin = caller_of(service, service.admin_key)
+    for owner, digest in (("host-1", "aaaa"), ("host-2", "aaaa"), ("host-3", "bbbb")):
+        assert (await admin("GET", "/admin/ticks")).json["warnings"] == []
+        await service.store.ticks.beat(owner, {file_tick(digest): Word(1000)})
+    [words] = (await admin("GET", "/admin/ticks")).json["warnings"]
+    assert words.endswith("each does what its own says: host-1 has aaaa, host-3 has bbbb")
+    service.clock.advance_ms(LEASE_MS)
+    assert (await admin("GET", "/admin/ticks")).json == {"ticks": [], "warnings": []}
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """Up: why, how many, and within which bounds."""
 
+import math
+
 import pytest
 from msgspec.structs import replace
 
+from admission.decided import Short
 from admission.instance import INSTANCE_ID, State
 from scheduler.autoscale import FleetSpec, Memory, decide
+from scheduler.autoscale.decision import Why
 from tests.autoscale.scene import BOOT_MS, PLAIN, Scene, member
 
 
@@ -62,6 +66,19 @@ def test_the_estimated_wait_alone_is_reason_enough() -> None:
     assert not scene.decide(wait_ms=45_000, **facts).launches
 
 
+@pytest.mark.parametrize(("boots", "more"), [(1.0, 12), (0.5, 24), (4.0, 3)])
+def test_the_excess_is_cleared_within_one_boot_time(boots: float, more: int) -> None:
+    """8 slots serve 240 turns of 10 s in a boot of 300 s; 12 more serve the other 360 in the
+    next."""
+    scene = Scene(FleetSpec(boot_ms=300_000, held_ms=10_000, clear_boots=boots, up_after_ms=0))
+    scene.ready(2)
+    facts = {"waiting": 600, "in_use": 8, "arrived_total": None, "begun_total": None}
+    decision = scene.decide(wait_ms=None, **facts)
+    assert decision.numbers["backlog"] == 360
+    assert decision.numbers["wanted_slots"] == 8 + more
+    assert len(decision.launches) == math.ceil(more / 4)
+
+
 def test_slots_in_use_alone_are_reason_enough() -> None:
     scene = Scene(FleetSpec(saturation=0.9))
     scene.ready(2)
@@ -87,31 +104,94 @@ def test_a_surge_is_met_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "most"),
+    ("bounds", "most", "why"),
     [
-        ({"workers_max": 3}, 3),
-        ({"hourly_budget": 4.5}, 4),
-        ({}, 5),  # the place's quota
+        ({"workers_max": 3}, 3, Why(Short.WORKERS_MAX, "3 workers are the most")),
+        (
+            {"hourly_budget": 4.5},
+            4,
+            Why(Short.BUDGET, "the budget of 4.5 an hour has no room for 1 more"),
+        ),
+        ({}, 5, Why(Short.QUOTA, "aws may have no more machines")),
     ],
 )
-def test_bounds_hold_and_are_said(bounds: dict[str, float], most: int) -> None:
+def test_bounds_hold_and_are_said(bounds: dict[str, float], most: int, why: Why) -> None:
     place = PLAIN if bounds else replace(PLAIN, quota=5)
     scene = Scene(FleetSpec.of(bounds), places=(place,))
     scene.ready(1)
     scene.run(1200, rate=6.0)
     assert len(scene.members) == most
-    assert "more is wanted, but" in scene.history[-1].reason
+    last = scene.history[-1]
+    assert last.short == why
+    assert last.reason.startswith(f"more is wanted, but {why.words}: ")
+    assert any(each.launches and each.short == why for each in scene.history)
 
 
-def test_more_than_a_pool_may_ever_grant_is_not_ordered() -> None:
-    scene = Scene(FleetSpec(workers_max=100))
-    scene.ready(1)
-    for _ in range(60):
-        scene._flow(6.0, 10_000)
+def test_a_providers_room_is_for_all_of_its_places_together() -> None:
+    places = (PLAIN, replace(PLAIN, zone="b"), replace(PLAIN, provider="rack", price_per_hour=9.0))
+    scene = Scene(FleetSpec(workers_min=9), places=places)
+    rooms = {"aws": 3, "rack": 2}
+    decision, memory = decide(
+        scene.demand(), scene.fleet(rooms=rooms), scene.spec, Memory(), scene.now_ms
+    )
+    assert [launch.place.provider for launch in decision.launches] == ["aws"] * 3 + ["rack"] * 2
+    assert decision.short == Why(Short.QUOTA, "aws, rack may have no more machines")
+    assert decision.reason.endswith("; no more, aws, rack may have no more machines")
+    assert len(memory.pending) == 5
+    again, _ = decide(
+        scene.demand(), scene.fleet(rooms=rooms), scene.spec, memory, scene.now_ms + 1
+    )
+    assert not again.launches, "what is ordered and not seen yet takes its part"
+
+
+def test_not_all_is_ordered_at_once() -> None:
+    scene = Scene(FleetSpec(workers_min=60, workers_max=99))
+    first = scene.decide()
+    assert (len(first.launches), first.short) == (50, None)
+    scene.do(first)
+    scene.now_ms += 5_000
+    assert len(scene.decide().launches) == 10
+
+
+def _capped(scene: Scene, rate: float, slots_most: int, seconds: int = 600) -> None:
+    for _ in range(seconds // 10):
+        scene._flow(rate, 10_000)
         scene.now_ms += 10_000
         scene._live()
-        scene.do(scene.decide(slots_most=10))
+        scene.do(scene.decide(slots_most=slots_most))
+
+
+def test_more_than_a_pool_may_ever_grant_is_not_ordered_and_that_is_said() -> None:
+    scene = Scene(FleetSpec(workers_max=100))
+    scene.ready(1)
+    _capped(scene, 6.0, slots_most=10)
     assert len(scene.members) == 3
+    last = scene.history[-1]
+    assert last.short == Why(
+        Short.SLOTS_MOST, "MAX_ACTIVE_USERS lets no more than 10 slots be used"
+    )
+    assert "more is wanted" in last.reason
+    assert (last.numbers["slots_most"], last.numbers["supply_slots"]) == (10, 12)
+    assert (last.numbers["wanted_slots"] or 0) > 60
+
+
+def test_workers_whose_slots_nobody_may_use_go_also_while_more_is_wanted() -> None:
+    scene = Scene(FleetSpec(workers_max=100))
+    scene.ready(10)
+    scene.in_use = 10
+    crowd = {"slots_most": 10, "in_use": 10, "waiting": 100, "wait_ms": 600_000}
+    for _ in range(60):
+        scene.now_ms += 10_000
+        scene._live()
+        scene.do(scene.decide(**crowd))
+        scene.members = {id: m for id, m in scene.members.items() if m.state == State.READY}
+    assert len(scene.members) == 3
+    assert scene.history[-1].short
+
+
+def test_the_least_is_there_whatever_the_slots_are_good_for() -> None:
+    scene = Scene(FleetSpec(workers_min=2))
+    assert len(scene.decide(slots_most=4).launches) == 2
 
 
 def test_a_drain_is_taken_back_before_anything_is_ordered() -> None:
@@ -141,26 +221,6 @@ def test_a_drain_that_cannot_be_taken_back_is_left_alone(facts: dict[str, int | 
     scene.members["d"] = replace(drained, **facts)
     decision = scene.decide()
     assert (len(decision.undrains), len(decision.launches)) == (0, 1)
-
-
-def test_who_comes_to_nobody_is_held_and_told_how_long_it_takes() -> None:
-    scene = Scene(FleetSpec(boot_ms=BOOT_MS))
-    assert scene.decide().cold_start_ms is None  # nobody is there
-    scene.waiting, scene.arrived = 1, 1
-    decision = scene.decide()
-    assert (len(decision.launches), decision.cold_start_ms) == (1, BOOT_MS)
-    scene.do(decision)
-    scene.run(60)
-    assert scene.history[-1].cold_start_ms == BOOT_MS - 60_000
-    scene.run(180)
-    assert scene.count(State.READY) == 1
-    assert scene.history[-1].cold_start_ms is None
-
-
-def test_a_boot_that_is_late_is_not_told_to_be_over() -> None:
-    scene = Scene(FleetSpec(boot_ms=100_000))
-    scene.members["a"] = member("a", state=State.BOOTING, now_ms=scene.now_ms - 500_000)
-    assert scene.decide(waiting=1).cold_start_ms == 10_000
 
 
 def test_what_a_boot_takes_is_learnt() -> None:

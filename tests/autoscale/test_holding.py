@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from admission.decided import Hold
 from admission.domain import Worker
 from admission.instance import Instance, Order, State
 from scheduler.autoscale import Demand, Fleet, FleetSpec, Memory, decide
+from scheduler.autoscale.decision import Why
 from tests.autoscale.metrics import metrics
 from tests.autoscale.scene import START_MS, Scene, member
 
@@ -25,25 +27,32 @@ def test_demand_with_a_hole_is_held(field: str) -> None:
     scene = crowded()
     before = scene.memory
     decision = scene.decide(**{field: None})
-    assert (decision.acts, decision.hold) == (0, "the pool's demand is not known")
+    assert decision.hold == Why(Hold.DEMAND_UNKNOWN, "the pool's demand is not known")
+    assert decision.acts == 0
     assert scene.memory == before
 
 
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
-        ({"at_ms": -31_000}, "31 s old"),
-        ({"paused": True}, "paused"),
-        ({"elastic": False}, "fixed number"),
+        ({"at_ms": -31_000}, Why(Hold.DEMAND_OLD, "the pool's demand is 31 s old")),
+        ({"paused": True}, Why(Hold.POOL_PAUSED, "the pool is paused")),
+        (
+            {"elastic": False},
+            Why(
+                Hold.CAPACITY_FIXED,
+                "the pool's capacity is a fixed number (8): no worker changes it",
+            ),
+        ),
     ],
 )
-def test_demand_that_says_nothing_is_held(facts: dict[str, Any], why: str) -> None:
+def test_demand_that_says_nothing_is_held(facts: dict[str, Any], why: Why) -> None:
     scene = crowded()
     if "at_ms" in facts:
         facts = {"at_ms": scene.now_ms + facts["at_ms"]}
     decision = scene.decide(**facts)
-    assert decision.acts == 0
-    assert why in str(decision.hold)
+    assert (decision.acts, decision.hold) == (0, why)
+    assert decision.reason == f"hold: {why.words}"
 
 
 def test_without_demand_or_instances_it_holds() -> None:
@@ -53,9 +62,10 @@ def test_without_demand_or_instances_it_holds() -> None:
         scene.demand(), scene.fleet(members=None), scene.spec, Memory(), scene.now_ms
     )
     old, _ = decide(scene.demand(), scene.fleet(at_ms=0), scene.spec, Memory(), scene.now_ms)
-    for decision in (unknown, unread, old):
+    codes = (Hold.DEMAND_UNKNOWN, Hold.FLEET_UNKNOWN, Hold.FLEET_OLD)
+    for decision, code in zip((unknown, unread, old), codes, strict=True):
         assert decision.hold
-        assert decision.acts == 0
+        assert (decision.acts, decision.hold.code) == (0, code)
 
 
 def test_when_most_workers_are_silent_it_holds() -> None:
@@ -67,7 +77,8 @@ def test_when_most_workers_are_silent_it_holds() -> None:
     for id in ("w-0", "w-1"):
         scene.members[id] = replace(scene.members[id], heard_ms=scene.now_ms - 31_000)
     decision = scene.decide()
-    assert (decision.acts, decision.hold) == (0, "2 of 3 workers are silent or unready all at once")
+    words = "2 of 3 workers are silent or unready all at once"
+    assert (decision.acts, decision.hold) == (0, Why(Hold.WORKERS_SILENT, words))
 
 
 def test_a_silent_worker_counts_for_a_while_and_then_is_replaced() -> None:
@@ -160,6 +171,10 @@ def test_demand_is_read_from_the_pools_metrics() -> None:
     )
     assert (demand.elastic, demand.slots_most) == (True, 50)
     assert not Demand.of(metrics(settings={"capacity": 50, "max_active": 50})).elastic
+    settings = {"capacity": "auto", "max_active": 50, "session_ms": 1_200_000}
+    for kind, session_ms in (("session", 1_200_000), ("request", None)):
+        found = Demand.of(metrics(settings={**settings, "kind": kind}))
+        assert found.session_ms == session_ms
 
 
 def test_a_worker_that_never_reported_is_silent_from_when_it_became_ready() -> None:
@@ -167,7 +182,9 @@ def test_a_worker_that_never_reported_is_silent_from_when_it_became_ready() -> N
     scene.members["a"] = member("a", heard_ms=None, state=State.READY)
     assert not scene.decide().hold
     scene.now_ms += 31_000
-    assert scene.decide().hold == "1 of 1 workers are silent or unready all at once"
+    hold = scene.decide().hold
+    assert hold
+    assert hold.words == "1 of 1 workers are silent or unready all at once"
 
 
 def test_one_that_is_not_ready_is_replaced_and_many_at_once_are_not() -> None:

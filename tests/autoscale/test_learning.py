@@ -1,5 +1,6 @@
 """What is learnt counts once, and is not forgotten because somebody left."""
 
+import pytest
 from msgspec.structs import replace
 
 from admission.instance import Instance, Order, State
@@ -63,3 +64,13 @@ def test_who_is_offered_a_slot_has_come() -> None:
     drafted = Demand.of(metrics(waiting=2, draft=1, admitted_total=7))
     confirmed = Demand.of(metrics(waiting=2, admitted_total=8))
     assert waits.arrived_total == drafted.arrived_total == confirmed.arrived_total
+
+
+def test_a_rate_that_grows_is_expected_to_grow_on_and_not_for_ever() -> None:
+    """An hour in which every 12 minutes one more comes in each look: 10 % more in five minutes."""
+    grows = _watched(*(number // 144 for number in range(720)))
+    steady = _watched(*(4 for _ in range(720)))
+    assert grows.rate is not None
+    now, soon, late = (grows.rate_in(ms, SPEC) or 0.0 for ms in (0, 300_000, 1e9))
+    assert 1.05 * now < soon < 1.15 * now < late <= 2 * now
+    assert steady.rate_in(300_000, SPEC) == pytest.approx(4 / 5_000)

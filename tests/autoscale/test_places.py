@@ -1,7 +1,11 @@
 """Where is ordered: price, spot, failure budgets, cooldowns."""
 
+from msgspec.structs import replace
+
+from admission.decided import Short
 from admission.instance import Instance, Order, State
-from scheduler.autoscale import Failure, Fleet, FleetSpec
+from scheduler.autoscale import Failure, Fleet, FleetSpec, Memory
+from scheduler.autoscale.decision import Why
 from scheduler.autoscale.places import learn, open_places
 from tests.autoscale.scene import PLAIN, SPOT, SPOT_B, START_MS, Scene
 
@@ -24,7 +28,6 @@ def test_the_cheapest_slot_first_whatever_the_machine_costs() -> None:
     large = PLAIN.__class__(provider="aws", type="g5.12x", price_per_hour=3.0, slots=16)
     assert open_places((PLAIN, large), (), FleetSpec(), 0) == [large, PLAIN]
     assert open_places((PLAIN, SPOT, SPOT_B), (), FleetSpec(), 0) == [SPOT, SPOT_B, PLAIN]
-    assert open_places((PLAIN, SPOT), (), FleetSpec(spot=False), 0) == [PLAIN]
 
 
 def test_where_it_fails_it_falls_back_to_the_next_and_on_demand_last() -> None:
@@ -101,3 +104,37 @@ def test_instances_of_the_store_become_members_and_failures() -> None:
     )
     assert [(m.id, m.slots, m.place) for m in fleet.members or ()] == [("a", 4, SPOT.name)]
     assert fleet.failures == tuple(Failure(SPOT.name, START_MS, id) for id in ("b", "d"))
+
+
+def test_old_offers_are_not_ordered_from_and_it_says_so() -> None:
+    scene = Scene(FleetSpec(workers_min=1))
+    dear = replace(PLAIN, provider="rack", price_per_hour=9.0)
+    old = replace(PLAIN, told_ms=scene.now_ms - 40 * MINUTE)
+    scene.places = (old, replace(dear, told_ms=scene.now_ms - 15 * MINUTE))
+    assert [launch.place.provider for launch in scene.decide().launches] == ["rack"]
+    scene.memory, scene.places = Memory(), (old,)
+    decision = scene.decide()
+    assert not decision.launches
+    assert decision.short == Why(Short.OFFERS_OLD, "the offers of aws are 40 minutes old")
+    scene.spec = FleetSpec(workers_min=1, offers_stale_ms=60 * MINUTE)
+    assert scene.decide().launches
+
+
+def test_what_is_closed_and_what_is_old_are_both_said() -> None:
+    scene = Scene(FleetSpec(workers_min=1, failures_most=0))
+    scene.sold_out = {PLAIN.name}
+    ordered(scene, 1)
+    scene.places = (PLAIN, replace(PLAIN, provider="rack", told_ms=scene.now_ms - 40 * MINUTE))
+    ordered(scene, 1)
+    short = scene.history[-1].short
+    assert short
+    assert short.code is Short.PLACES_CLOSED
+    assert short.words.endswith(" opens again in 29 s, and the offers of rack are 40 minutes old")
+
+
+def test_spot_alone_is_nothing_to_who_uses_none() -> None:
+    for spec in (FleetSpec(workers_min=1, spot=False), FleetSpec(workers_min=1, ondemand_base=1)):
+        decision = Scene(spec, places=(SPOT,)).decide()
+        assert decision.short == Why(Short.NO_PLACE, "only spot machines are offered")
+    plain = Scene(FleetSpec(workers_min=1, spot=False), places=(SPOT, PLAIN)).decide()
+    assert [launch.place.market for launch in plain.launches] == ["on-demand"]

@@ -63,9 +63,25 @@ def test_what_was_wanted_lately_stays() -> None:
     assert after >= 900
 
 
+def test_after_a_surge_it_goes_sooner() -> None:
+    """A fall by two thirds, and by more than chance, is no dip."""
+    after = {}
+    for fall in (0.4, 1.35):
+        scene = Scene(FleetSpec(surplus_after_ms=900_000, idle_after_ms=180_000))
+        scene.ready(6)
+        scene.run(1800, rate=1.9)
+        after[fall] = shrunk(scene, 2400, rate=fall) or 0
+    assert 180 <= after[0.4] <= 240
+    assert after[1.35] >= 900
+
+
 def test_while_somebody_waits_too_long_nobody_goes() -> None:
     """Whatever the formula says: the engine knows better why they wait."""
-    for wait_ms, leaves in ((60_000, False), (1_000, True)):
+    for wait_ms, session_ms, leaves in (
+        (60_000, None, False),
+        (1_000, None, True),
+        (30_000, 10_000, True),  # in a pool of sessions that is not too long
+    ):
         scene = Scene(FleetSpec())
         scene.ready(5)
         scene.run(340, rate=0.1)
@@ -73,7 +89,8 @@ def test_while_somebody_waits_too_long_nobody_goes() -> None:
         for _ in range(20):
             scene.now_ms += 10_000
             scene._live()
-            drains += len(scene.decide(waiting=1, wait_ms=wait_ms).drains)
+            facts = {"waiting": 1, "wait_ms": wait_ms, "session_ms": session_ms}
+            drains += len(scene.decide(**facts).drains)
         assert bool(drains) is leaves
 
 

@@ -17,7 +17,7 @@ from tests.autoscale.scene import Scene
         ({"workers_min": 3, "workers_max": 2}, "workers_min: 3 is above workers_max"),
         ({"workers_max": -1}, "workers_max: -1 is not between 0 and 10000"),
         ({"wait_target_ms": 5}, "wait_target_ms: 5 is not between 100 and 21600000"),
-        ({"wait_target_ms": "5"}, "wait_target_ms: Expected `int`, got `str`"),
+        ({"wait_target_ms": "5"}, "wait_target_ms: Expected `int | null`, got `str`"),
         ({"idle_load": 20}, "idle_load: 20.0 is not between 0 and 1"),
         ({"idle_after_ms": 900_000}, "idle_after_ms: 900000 is above surplus_after_ms"),
         ({"wait_target": 5}, "Object contains unknown field `wait_target`"),
@@ -52,6 +52,41 @@ def test_every_number_has_its_range() -> None:
         and not isinstance(getattr(FleetSpec(), name), bool)
     }
     assert numbers == set(RANGES)
+
+
+def test_what_is_left_out_goes_by_the_pools_kind() -> None:
+    """A request is to begin within seconds; a session lasts, and a minute before it is little."""
+    for session_ms, target_ms, held_ms in ((None, 5_000, 30_000), (600_000, 60_000, 600_000)):
+        assert FleetSpec().target_ms(session_ms) == target_ms
+        assert FleetSpec().turn_ms(session_ms) == held_ms
+        chosen = FleetSpec(wait_target_ms=7_000, held_ms=9_000)
+        assert (chosen.target_ms(session_ms), chosen.turn_ms(session_ms)) == (7_000, 9_000)
+
+
+def test_who_sits_down_for_long_counts_as_long_from_the_first() -> None:
+    """Before any session has ended: 8 of 8 slots, and nobody gets up within a boot."""
+    wanted = {}
+    for session_ms in (None, 1_200_000):
+        scene = Scene(FleetSpec())
+        scene.ready(2)
+        scene.in_use = scene.begun = scene.arrived = 8
+        for _ in range(2):
+            scene.now_ms += 10_000
+            scene._live()
+            decision = scene.decide(session_ms=session_ms)
+        wanted[session_ms] = decision.numbers["load"] or 0
+        assert f"waits of at most {60 if session_ms else 5} s" in decision.reason
+    assert wanted[None] < 1
+    assert 6 < wanted[1_200_000] < 7
+
+
+def test_the_first_who_comes_for_long_wants_one_machine() -> None:
+    scene = Scene(FleetSpec())
+    for _ in range(60):
+        scene.now_ms += 10_000
+        scene.waiting = scene.arrived = 1
+        scene.do(scene.decide(session_ms=1_200_000))
+    assert len(scene.members) == 1
 
 
 def at(text: str) -> int:

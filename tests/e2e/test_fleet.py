@@ -52,6 +52,7 @@ drain = 2
 workers_min = 1
 workers_max = 2
 wait_target = 60
+held = 30
 boot = 60
 up_after = 45
 usual_window = 20
@@ -150,6 +151,8 @@ async def test_a_surge_makes_the_fleet_grow_and_shrink_again(
     bob = await waits(await sign_in("Bob"), FIRST, shots)
     second = await fleet.until("provisioning booting ready", by_hand, within_s=120)
     assert second["asked_by"] == "autoscaler"
+    # Ann's session has 20 minutes left; the machine that comes is counted on.
+    assert 0 < fleet.ticket(bob.user)["estimated_wait"] < 600
     await bob.sees_answer(ANSWER, BOOT_S)
     await shots.take(bob, "is answered by the second worker")
     assert fleet.ticket(ann.user)["status"] == "active"
@@ -180,7 +183,7 @@ async def _from_nothing_to_ready(fleet: Fleet) -> str:
 
 
 async def _to_the_archive(fleet: Fleet, by_hand: str, other: str) -> None:
-    assert fleet.run("drain", by_hand, "--deadline", "5").returncode == 0
+    assert fleet.run("drain", by_hand, "--deadline", "5", "--yes").returncode == 0
     await fleet.until("terminated", other, within_s=GONE_S)
     for name in (by_hand, other):
         path = f"/admin/instances/{name}/archive"

@@ -74,6 +74,7 @@ class FakeCloud:
     name: str = "cloud"
     capacity: int | None = None
     lag_s: float = 300.0
+    ending: str = "it is deleted"
     times: Times = field(default_factory=Times)
     quota: int = 1_000
     sold_out: set[str] = field(default_factory=set)  # zones

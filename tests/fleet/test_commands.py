@@ -50,6 +50,30 @@ async def test_a_provision_that_cannot_be_is_refused_and_the_others_are_made(
     assert yard.store.waiting == []
 
 
+async def test_what_another_scheduler_offers_is_taken_for_it(yard: Yard) -> None:
+    """As in a rollout, where only the new file has the provider."""
+    await yard.store.offer(yard.store.lease("offers"), "moon", [])
+    await yard.ask(Kind.PROVISION, "i-1", order=Order("moon"))
+    assert yard.it().state == "provisioning"
+
+
+async def test_what_ends_unheard_leaves_no_worker(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that registered after the tick had read who is there, and is archived before the next."""
+    await yard.up("i-1")
+    await yard.ask(Kind.TERMINATE, "i-1", drain_s=0)
+    monkeypatch.setattr(yard.workers, "workers", lambda pool: _none())
+    await yard.run(300, lambda: yard.it().state == "terminated")
+    await yard.ask(Kind.ARCHIVE, "i-1")
+    assert yard.it().state == "archived"
+    assert not yard.workers.all
+
+
+async def _none() -> list[Any]:
+    return []
+
+
 @pytest.mark.parametrize(
     ("kind", "state", "drain_s", "arrow"),
     [

@@ -144,6 +144,7 @@ def test_disks_are_listed_once_it_runs_and_then_it_is_advanced() -> None:
     ("found", "code"),
     [
         (Gone(), "DELETED_BY_PROVIDER"),
+        (Gone(("PROVIDER_OUT_OF_STOCK", "sold out")), "PROVIDER_OUT_OF_STOCK"),
         (replace(MACHINE, failure=("INSTALL_FAILED", "no space")), "INSTALL_FAILED"),
         (replace(MACHINE, ends_ms=NOW + 120_000), "SPOT_INTERRUPTED"),
         (replace(MACHINE, power=Power.STOPPED), "MACHINE_STOPPED"),
@@ -161,6 +162,8 @@ def test_not_found_is_not_believed_of_what_is_new() -> None:
     assert isinstance(held, Wait)
     assert held.hold
     assert isinstance(step(State.TERMINATING, seen(Gone()), **new), Wait)
+    explained = step(State.BOOTING, seen(Gone(("PROVIDER_DENIED", "no key"))), **new)
+    assert did(explained) == "fail_startup PROVIDER_DENIED"
 
 
 def test_an_answer_is_as_old_as_its_question() -> None:
@@ -169,11 +172,12 @@ def test_an_answer_is_as_old_as_its_question() -> None:
     assert isinstance(step(State.BOOTING, asked, tried_ms=NOW - 304_000), Move)
 
 
-def test_a_launch_may_be_under_way_also_where_lists_never_lag() -> None:
-    for ago_ms, over in [(119_000, False), (120_000, True)]:
-        record = {"provider_id": "", "launched_ms": None, "tried_ms": NOW - ago_ms}
+@pytest.mark.parametrize("unseen_s", [0, 300])
+def test_a_launch_may_be_under_way_longer_than_lists_lag(unseen_s: int) -> None:
+    for ago_s, over in [(unseen_s + 119, False), (unseen_s + 120, True)]:
+        record = {"provider_id": "", "launched_ms": None, "tried_ms": NOW - ago_s * 1000}
         it = replace(IT, state=State.TERMINATING, **record)
-        made = judge(it, seen(Gone()), NOW, Limits(unseen_s=0))
+        made = judge(it, seen(Gone()), NOW, Limits(unseen_s=unseen_s))
         assert isinstance(made, Move) == over
 
 
@@ -219,6 +223,8 @@ def test_a_late_heartbeat_rescues_only_with_news_and_in_time() -> None:
     fetching = changed(UNREADY, engine={"state": "fetching"})
     assert isinstance(step(State.STARTUP_FAILED, seen(worker=fetching), **slow), Wait)
     late = {**slow, "since_ms": NOW - 600_000}
+    well = {**slow, "progress": 95}  # it was ill when it was to become ready
+    assert did(step(State.STARTUP_FAILED, seen(worker=WORKER), **well)) == "rescue"
     over = step(State.STARTUP_FAILED, seen(worker=fetching), **late)
     assert did(over) == "terminate STARTUP_TIMEOUT"
     other = {**slow, "error_code": "INSTALL_FAILED"}
@@ -245,7 +251,7 @@ def test_a_late_heartbeat_rescues_only_with_news_and_in_time() -> None:
     ],
 )
 def test_what_may_be_well_is_left_alone(known: Seen) -> None:
-    assert isinstance(step(State.READY, known), Wait)
+    assert isinstance(step(State.READY, known, volumes=(DISK,)), Wait)
 
 
 @pytest.mark.parametrize(
@@ -269,11 +275,17 @@ def test_silence_counts_from_the_last_heartbeat_even_of_one_long_ill() -> None:
     assert isinstance(step(State.READY, seen(worker=just_silent, unwell_ms=NOW - 800_000)), Wait)
 
 
+def test_the_disks_of_one_that_was_ready_at_once_are_found_all_the_same() -> None:
+    assert step(State.READY, seen(worker=WORKER)) == ListVolumes()
+    listed = seen(worker=WORKER, volumes=(DISK,), asked={"volumes": NOW})
+    assert did(step(State.READY, listed)) == "see_volumes"
+
+
 def test_what_was_read_before_a_sleep_is_judged_as_of_then() -> None:
     known = seen(worker=WORKER, heard_ms=NOW - 60_000)
     record = {"progress": 75, "moved_ms": LONG_AGO}
     old = changed(WORKER, ready=False, last_seen_ms=NOW - 61_000)
-    assert isinstance(step(State.READY, known), Wait)
+    assert isinstance(step(State.READY, known, volumes=(DISK,)), Wait)
     assert did(step(State.BOOTING, replace(known, worker=old), progress=60, moved_ms=LONG_AGO)) == (
         "load"
     )
@@ -416,7 +428,9 @@ def test_its_worker_is_released_once_the_machine_is_gone() -> None:
     known = seen(worker=SILENT, volumes=())
     assert step(State.TERMINATING, known, ended_ms=NOW) == Release()
     assert step(State.TERMINATED, known) == Release()
-    theirs = seen(worker=changed(SILENT, worker_id="gpu-7"), volumes=())  # an agent that stays
+    theirs = seen(worker=changed(SILENT, worker_id="gpu-7", steered=True), volumes=())
+    assert step(State.TERMINATING, theirs, ended_ms=NOW) == Steer(draining=False), "it goes on"
+    theirs = seen(worker=changed(SILENT, worker_id="gpu-7", steered=False), volumes=())
     assert did(step(State.TERMINATING, theirs, ended_ms=NOW)) == "end"
     assert isinstance(step(State.TERMINATED, theirs), Wait)
 

@@ -1,5 +1,7 @@
 """Machines and disks that are nobody's are found, given a record, and ended; others' never."""
 
+from typing import Any
+
 import pytest
 
 from admission.instance import Kind
@@ -70,6 +72,43 @@ async def test_a_second_machine_under_a_known_id_is_ended_and_the_first_is_not(y
     await sweep(yard, GRACE_S + 600)
     assert yard.it("i-1").state == "ready"
     assert [vm.id for vm in yard.cloud.alive()] == [first.id]
+
+
+async def test_one_that_appears_after_its_end_is_an_orphan_while_its_disks_are_deleted(
+    yard: Yard,
+) -> None:
+    """A launch that slept on its way: its disk is in use until the machine is ended, too."""
+    yard.cloud.sold_out = {"a"}
+    yard.cloud.fault = lambda call: "down" if call == "volumes" else ""
+    await yard.order("i-1")
+    await yard.run(900, lambda: yard.it("i-1").ended_ms is not None)
+    vm = yard.cloud.make("i-1", ORDER)
+    yard.cloud.fault = lambda call: ""
+    await yard.run(60)
+    assert yard.it("i-1").state == "terminating"
+    assert yard.cloud.runs(vm)
+    await sweep(yard, GRACE_S + 900)
+    assert yard.cloud.alive() == []
+    assert yard.cloud.disks_left() == []
+    assert {it.state for it in yard.store.kept.values()} == {"terminated"}
+
+
+async def test_who_slept_after_the_intent_leaves_the_launch_to_the_next_tick(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await yard.order()
+    write = yard.store.write
+
+    async def slow(*given: Any) -> bool:
+        yard.clock.advance_ms(31_000)
+        return await write(*given)
+
+    monkeypatch.setattr(yard.store, "write", slow)
+    await yard.tick()
+    assert (yard.names()[-1], yard.cloud.vms) == ("try_launch", {})
+    monkeypatch.undo()
+    await yard.tick()
+    assert len(yard.cloud.vms) == 1
 
 
 async def test_a_machine_that_is_made_just_now_is_none(yard: Yard) -> None:

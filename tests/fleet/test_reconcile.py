@@ -57,7 +57,7 @@ async def test_the_intent_is_written_before_the_provider_is_asked(yard: Yard) ->
 async def test_a_refused_order_keeps_its_code_to_the_end(yard: Yard) -> None:
     yard.cloud.sold_out = {"a"}
     await yard.order()
-    await yard.run(400)
+    await yard.run(500)
     it = yard.it()
     assert (it.state, it.progress, it.error_code) == ("terminated", 5, "PROVIDER_OUT_OF_STOCK")
     assert "nothing left in a" in it.error
@@ -233,8 +233,9 @@ async def test_a_drained_worker_gets_nothing_new_and_may_be_taken_back(yard: Yar
     assert yard.it().state == "ready"
 
 
-async def test_an_agent_with_a_name_of_its_own_is_its_machines(yard: Yard) -> None:
-    """As on machines that somebody else runs."""
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_an_agent_with_a_name_of_its_own_is_its_machines(yard: Yard, forgets: bool) -> None:
+    """As on machines that somebody else runs; also where each tick is another scheduler's."""
     look = yard.cloud._machine
 
     def named(vm: Vm, at_ms: int) -> Machine:
@@ -253,9 +254,13 @@ async def test_an_agent_with_a_name_of_its_own_is_its_machines(yard: Yard) -> No
         await yard.tick()
     assert yard.it().state == "ready"
     await yard.ask(Kind.TERMINATE, "i-1", drain_s=0)
-    await yard.run(400)
+    for _ in range(80):
+        yard.pass_s(5)
+        if forgets:
+            yard.scheduler = yard.another()
+        await yard.tick()
     assert yard.it().state == "terminated"
-    assert yard.workers.all["gpu-7"].steered
+    assert yard.workers.all["gpu-7"].steered is False, "whoever runs it uses it for others"
 
 
 async def test_a_drain_ends_with_its_last_request(yard: Yard) -> None:

@@ -15,6 +15,7 @@ from tests.fleet.plain_store import PlainFleetStore
 
 FAILURES = {State.PROVISIONING_FAILED, State.STARTUP_FAILED, State.FAILED}
 ENDS = FAILURES | {State.DRAINING, State.TERMINATING}
+UNDER_WAY_MS = 120_000  # a launch, after its intent was written
 OUR_REASONS = {"PROVIDER_SILENT"}  # an outage that lasts ends an order, whoever is to blame
 
 
@@ -76,12 +77,16 @@ class Witness:
         before = self.last.get(after.id)
         self.last[after.id] = after
         self._arrow(event, before, after)
+        hold(event.reason, "without a word", event)
         if before is not None:
             hold(after.version == before.version + 1, "a version was left out", event)
             hold(after.progress >= before.progress, "the progress went back", before, after)
             hold(after.order == before.order, "the order changed", after)
         if event.name in ("lose_machine", "end"):
-            there = [vm for vm in self.cloud.alive() if vm.owner == after.id]
+            # A launch that a sleeper sends later still makes one after all: the sweep's to find.
+            late_ms = min(after.ended_ms or 0, (after.tried_ms or 0) + UNDER_WAY_MS)
+            alive = [vm for vm in self.cloud.alive() if vm.made_ms < late_ms]
+            there = [vm for vm in alive if vm.owner == after.id]
             named = [vm for vm in there if vm.id == after.provider_id or not after.provider_id]
             hold(not named, "said to be gone", named)
         if event.name == "lose_volume":

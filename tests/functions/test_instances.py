@@ -27,6 +27,7 @@ def test_machines_are_ordered_followed_and_ended(ask: Asking, empty: str) -> Non
     assert ask("GET", f"/admin/instances/{one}", key=ADMIN).json["pending"]
     [listed] = ask("GET", "/admin/instances", key=ADMIN).json["instances"]
     assert (listed["instance_id"], listed["pool"]) == (one, "default")
+    assert ask("GET", "/admin/fleet", key=ADMIN).json == {"pools": []}
     ended = ask("DELETE", f"/admin/instances/{one}", key=ADMIN)
     assert (ended.status, ended.json["kind"]) == (202, "terminate"), "both wait, in their order"
 

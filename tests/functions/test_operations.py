@@ -126,6 +126,9 @@ def test_usage_is_read_where_a_database_is_named(
     assert functions_of()("GET", "/admin/usage").status == 403
     named = functions_of(VESTIBULE_DATABASE_URL=f"sqlite:///{tmp_path}/usage.db")
     assert named("GET", "/admin/usage", key=ADMIN).status in (200, 503)
+    for path in ("/admin/costs", "/admin/costs/now"):
+        assert functions_of()("GET", path, key=ADMIN).status == 501
+        assert named("GET", path, key=ADMIN).status in (200, 503)
     assert "/admin/usage" in named("GET", "/openapi.json").json["paths"]
 
 

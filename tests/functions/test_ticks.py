@@ -160,6 +160,8 @@ async def test_what_another_scheduler_leads_is_left_to_it(
 def test_without_redis_none_is_begun(empty: str) -> None:
     with pytest.raises(SettingsError, match="REDIS_URL"):
         Ticks(service_settings())
+    with pytest.raises(SettingsError, match="VESTIBULE_FLEET: a function neither makes nor ends"):
+        Ticks(service_settings(REDIS_URL="redis://127.0.0.1:1", VESTIBULE_FLEET="fleet.toml"))
     away = Ticks(service_settings(REDIS_URL="redis://127.0.0.1:1"))
     with pytest.raises(StoreUnavailable):
         away(SCHEDULED)

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from admission.clock import ManualClock
-from admission.instance import Offer, Order, State
+from admission.instance import State
 from admission.settings import Settings, SettingsError
 from admission.store.redis_store import RedisStore
 from admission.store.tick_store import TickStore, Word
@@ -18,9 +18,8 @@ from infra.errors import CommandError
 from infra.fleet_duties import Fleet
 from infra.providers import local
 from scheduler.fleet.port import Machine, Power
-from scheduler.fleet.unknown import Unknown
 from tests.conftest import service_settings
-from tests.fleet.words import happened, machine, names_of, taken
+from tests.fleet.words import happened, machine, taken
 
 FLEET = '[providers.here]\nkind = "local"\nmodel = "m"\n'
 
@@ -41,7 +40,8 @@ async def _opened(store: RedisStore, settings: Settings) -> list[str]:
 
 async def test_the_ticks_are_those_of_the_file(store: RedisStore, settings: Settings) -> None:
     names = await _opened(store, settings)
-    assert {"commands", "instances-here", "orphans-here", "offers-here", "unknown"} == set(names)
+    assert {"commands", "instances-here", "orphans-here", "offers-here"} < set(names)
+    assert set(names[4:]) == {"unattended", "file", "budgets"}
     assert settings.fleet is not None
     settings.fleet.write_text(FLEET + "[pools.default]\n[pools.other]\n")
     assert {"scale-default", "scale-other"} < set(await _opened(store, settings))
@@ -50,8 +50,10 @@ async def test_the_ticks_are_those_of_the_file(store: RedisStore, settings: Sett
         fleet_duties.of(settings)
 
 
-async def test_without_a_file_there_is_none(store: RedisStore, settings: Settings) -> None:
-    assert await _opened(store, settings.model_copy(update={"fleet": None})) == []
+async def test_without_a_file_only_what_is_left_of_one_is_told(
+    store: RedisStore, settings: Settings
+) -> None:
+    assert await _opened(store, settings.model_copy(update={"fleet": None})) == ["unattended"]
 
 
 async def test_a_token_is_needed(store: RedisStore, settings: Settings) -> None:
@@ -125,26 +127,3 @@ async def test_a_stop_ends_what_runs_here_and_says_why(
 def test_a_fleet_switches_the_demo_off(settings: Settings) -> None:
     assert not up._has_demo(settings)
     assert up._has_demo(settings.model_copy(update={"fleet": None}))
-
-
-async def test_what_no_provider_looks_after_is_told_once(
-    redis: Redis, store: RedisStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    fence, fleet = await taken(redis, clock, "one"), store.fleet
-    for name, provider, state in (
-        ("i-1", "gone", State.READY),
-        ("i-2", "here", State.READY),
-        ("i-3", "gone", State.TERMINATED),
-    ):
-        one = machine(name, state=state, order=Order(provider))
-        await fleet.write(fence, one, 0, [happened(one)])
-    for name in ("gone", "here"):
-        await fleet.offer(fence, name, [Offer("t", "", "on-demand", None)])
-    unknown = Unknown(fleet, ["here"])
-    await unknown.run(fence)
-    clock.advance_ms(300_000)
-    await unknown.run(fence)
-    assert list(await fleet.offers()) == ["here"]
-    assert (await names_of(fleet)).count("unattended") == 1
-    assert caplog.text.count("instance_unattended instance_id=i-1") == 2
-    assert "i-3" not in caplog.text

@@ -76,6 +76,17 @@ def test_a_pool_that_names_no_provider_may_use_all(file: Path) -> None:
     assert fleet_file.read(file).pools["x"].providers == ("a", "b")
 
 
+def test_a_digest_is_of_what_a_file_says(file: Path) -> None:
+    file.write_text(WHOLE)
+    first = fleet_file.read(file).digest
+    file.write_text(f"# a word more\n{WHOLE}")
+    assert fleet_file.read(file).digest == first
+    file.write_text(WHOLE.replace("capacity = 2", "capacity = 3"))
+    assert fleet_file.read(file).digest == first  # of a local provider: each host has its own
+    file.write_text(WHOLE.replace("wait_target = 2.5", "wait_target = 3"))
+    assert fleet_file.read(file).digest not in (first, "")
+
+
 def test_every_mistake_is_named_at_once(file: Path) -> None:
     text = """
     extra = 1

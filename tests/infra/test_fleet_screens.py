@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import pty
+import re
 import signal
 import sys
 import termios
@@ -15,7 +16,7 @@ from typing import Any, TextIO
 import pytest
 
 from infra.errors import CommandError
-from infra.fleet import columns, consent, figures, provision
+from infra.fleet import columns, consent, decisions, figures, instances, numbers, provision
 from infra.fleet.bars import Bars, Way
 from infra.fleet.service import News, Refused, Service, Unanswered
 
@@ -86,6 +87,39 @@ def test_bars_are_drawn_over_one_another_and_fit_80_columns() -> None:
     assert max(map(len, screen.shown())) <= 80
 
 
+def test_on_a_narrow_terminal_percent_and_words_stand_in_a_line_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columns, "width_of", lambda out: 40)
+    screen, way = Screen(), Way("aws-3f9c2a71b04d-in-a-pool-of-long-name", VIEW)
+    bars = Bars(screen)
+    bars.show([way], 3)
+    bars.show([way], 4)
+    name, bar = screen.shown()
+    assert re.fullmatch(r"aws-3f9c2a71b04…l-of-long-name +4 s", name)
+    assert bar == "  █████░░░░░  50 %  agent and vLLM insta"
+    assert max(map(len, screen.shown())) <= 40
+
+
+def test_of_more_machines_than_lines_those_on_their_way_are_shown() -> None:
+    """What has scrolled away cannot be drawn over."""
+    screen = Screen()
+    ways = [Way(f"here-{n}", {**VIEW, "state": "ready", "progress": 100}) for n in range(20)]
+    ways += [Way(f"late-{n}", VIEW) for n in range(20)]
+    bars = Bars(screen)
+    for seconds in range(3):
+        bars.show(ways, seconds)
+    shown = screen.shown()
+    assert len(shown) == 23
+    assert [line.split()[0] for line in shown[:20]] == [f"late-{n}" for n in range(20)]
+    assert shown[-1] == "and 18 more: 18 ready, 0 failed"
+
+
+def test_only_what_is_whole_looks_whole() -> None:
+    assert figures.bar(99, 10) == "█████████░  99 %"
+    assert figures.bar(100, 10) == "██████████ 100 %"
+
+
 def test_where_nothing_can_be_drawn_each_step_is_a_line() -> None:
     out, way = io.StringIO(), Way("here-1", VIEW)
     bars = Bars(out)
@@ -113,6 +147,28 @@ def test_a_list_is_one_line_each_where_it_fits_and_two_where_not() -> None:
         f"{'a' * 20}  {'b' * 20}",
         f"  {'c' * 30}",
     ]
+    assert columns.lines(head, [row], 41, 2)[1:] == ["a" * 20, f"  {'b' * 20}", f"  {'c' * 30}"]
+    assert columns.lines(head, [row], 10, 2)[1:] == ["a" * 10, f"  {'b' * 8}", f"  {'c' * 8}"]
+
+
+def test_what_nobody_looks_after_is_said_under_the_list() -> None:
+    lost = {**VIEW, "volumes": [], "unattended": "no scheduler has its provider aws"}
+    known = {**VIEW, "volumes": [], "unattended": None}
+    assert instances._table([lost, known], NOW)[1].endswith("  UNATTENDED")
+    assert instances._unattended([known, lost, {**lost, "instance_id": "aws-2"}]) == [
+        "\nUNATTENDED: no scheduler has its provider aws: aws-3f9c2a71b04d aws-2"
+    ]
+
+
+def test_numbers_on_the_command_line_have_bounds() -> None:
+    assert (numbers.seconds("0"), numbers.machines("50")) == (0, 50)
+    for read, words in (
+        (numbers.machines, ("0", "51", "-1", "two", "")),
+        (numbers.seconds, ("1.5",)),
+    ):
+        for text in words:
+            with pytest.raises(argparse.ArgumentTypeError, match="no number from"):
+                read(text)
 
 
 def test_what_it_cost_so_far_and_in_all() -> None:
@@ -263,3 +319,36 @@ _OFFER = {
     "currency": "USD",
     "source": "",
 }
+
+
+DECISION = {
+    "pool": "chat",
+    "at": "2026-11-21T11:59:57.000Z",
+    "reason": "more is wanted, but 2 workers are the most: …",
+    "hold": None,
+    "short": {"code": "workers_max", "reason": "…", "since": "2026-11-21T11:48:00.000Z"},
+    "workers_ready": 1,
+    "workers_loading": 1,
+    "workers_least": 1,
+    "workers_most": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({}, "more is wanted, but 2 workers are the most: … (2 of 1 to 2 workers; so for 12 min)"),
+        ({"reason": "as it is: …", "short": None}, "as it is: … (2 of 1 to 2 workers)"),
+        (
+            {
+                "reason": "hold: the pool is paused",
+                "hold": {"code": "pool_paused", "since": "2026-11-21T10:59:00.000Z"},
+                "workers_ready": None,
+                "at": "2026-11-21T11:20:00.000Z",
+            },
+            "hold: the pool is paused (so for 1 h; nobody has looked for 40 min)",
+        ),
+    ],
+)
+def test_why_there_are_no_more_machines_is_a_line(facts: dict[str, Any], told: str) -> None:
+    assert decisions.line({**DECISION, **facts}, NOW) == f"pool chat: {told}"

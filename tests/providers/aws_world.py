@@ -65,11 +65,11 @@ class Ec2World(World):
         self.cloud.attach(calls().client())
         self.provider = self.ec2 = self.of("ours", **more)
 
-    def of(self, deployment: str, **more: Any) -> Ec2:
+    def of(self, deployment: str, *, script: bytes = b"#!", **more: Any) -> Ec2:
         def clock() -> float:
             return self.clock.now_ms() / 1000
 
-        return Ec2("aws", settings(**more), deployment, calls(), user_data=b"#!", clock=clock)
+        return Ec2("aws", settings(**more), deployment, calls(), user_data=script, clock=clock)
 
     async def settle(self) -> None:
         self.clock.advance_ms(120_000)

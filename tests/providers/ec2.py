@@ -5,6 +5,7 @@ what is new or gone only after a while, has quotas and zones that sell out, give
 minutes' notice, and keeps disks that are in use. `Wire` breaks the connection to it, or to moto.
 """
 
+import base64
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -143,6 +144,8 @@ class FakeEc2:
     vms: dict[str, Vm] = field(default_factory=dict)
     disks: dict[str, Disk] = field(default_factory=dict)
     tokens: dict[tuple[str, str], Vm] = field(default_factory=dict)  # token and zone
+    efa: set[str] = field(default_factory=set)  # types that have an Elastic Fabric Adapter
+    template: bytes = b""  # the user data of the one launch template
 
     def attach(self, client: Any) -> None:
         """The client's calls come here; a test's fake takes the place of the one before."""
@@ -252,6 +255,17 @@ class FakeEc2:
 
     def describe_spot_price_history(self, **words: Any) -> dict[str, Any]:
         return _page("SpotPriceHistory", self.spot_prices, words)
+
+    def describe_instance_types(self, InstanceTypes: list[str]) -> dict[str, Any]:  # noqa: N803
+        told = [
+            {"InstanceType": kind, "NetworkInfo": {"EfaSupported": kind in self.efa}}
+            for kind in InstanceTypes
+        ]
+        return {"InstanceTypes": told}
+
+    def describe_launch_template_versions(self, **words: Any) -> dict[str, Any]:
+        data = {"UserData": base64.b64encode(self.template).decode()} if self.template else {}
+        return {"LaunchTemplateVersions": [{"VersionNumber": 1, "LaunchTemplateData": data}]}
 
     def _told(self, vm: Vm, at_ms: int) -> dict[str, Any]:
         state = vm.state(at_ms)

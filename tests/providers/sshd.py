@@ -20,8 +20,10 @@ import pytest
 from tests.ports import free_port
 
 DEADLINE_S = 10.0
-# What a client asks for is done; where a file says so, its answer is not sent.
+# What a client asks for is done; where a file says so, its answer is not sent, or no file can be
+# written: a limit of 0 bytes fails where a full disk does, and an empty file can be made.
 GATE = """#!/bin/sh
+if [ -e "{folder}/full" ]; then trap '' XFSZ; ulimit -f 0; fi
 if [ -e "{folder}/lose" ]; then
   sh -c "$SSH_ORIGINAL_COMMAND" > /dev/null 2>&1
   kill -KILL "$PPID"
@@ -93,6 +95,11 @@ class Sshd:
     def losing(self) -> Path:
         """While this file exists, replies are lost."""
         return self.folder / "lose"
+
+    @property
+    def full(self) -> Path:
+        """While this file exists, its disk is full for whatever is begun."""
+        return self.folder / "full"
 
     async def start(self) -> None:
         words = (self._program, "-D", "-e", "-f", str(self.folder / "config"))

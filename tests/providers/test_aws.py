@@ -71,9 +71,9 @@ async def test_on_demand_asks_for_no_spot_request(world: Ec2World) -> None:
 
 
 async def test_a_template_is_launched_with_what_it_leaves_open(world: Ec2World) -> None:
-    plain = {"image": "", "user_data": "", "instance_profile": "", "security_groups": ()}
-    ec2 = world.of("ours", launch_template="lt-0a", disk=0, data_disk=0, **plain)
-    ec2._user_data = b""
+    plain: dict[str, Any] = {"image": "", "user_data": "", "instance_profile": ""}
+    plain |= {"security_groups": (), "disk": 0, "data_disk": 0}
+    ec2 = world.of("ours", script=b"", launch_template="lt-0a", **plain)
     await ec2.launch(ID, ORDER)
     said = world.wire.words["RunInstances"]
     assert said["LaunchTemplate"] == {"LaunchTemplateId": "lt-0a", "Version": "$Default"}
@@ -87,6 +87,7 @@ async def test_a_template_is_launched_with_what_it_leaves_open(world: Ec2World) 
 
 
 async def test_an_elastic_fabric_adapter_is_the_machines_only_interface(world: Ec2World) -> None:
+    world.cloud.efa = {"g6e.xlarge"}
     ec2 = world.of("ours", efa=True, placement_group="close")
     await ec2.launch(ID, ORDER)
     said = world.wire.words["RunInstances"]
@@ -96,6 +97,29 @@ async def test_an_elastic_fabric_adapter_is_the_machines_only_interface(world: E
     assert said["Placement"] == {"GroupName": "close"}
     assert "SecurityGroupIds" not in said
     assert "SubnetId" not in said
+
+
+async def test_a_type_without_an_elastic_fabric_adapter_is_refused(world: Ec2World) -> None:
+    world.cloud.efa = {"g6e.xlarge"}
+    ec2 = world.of("ours", efa=True)
+    without = Order("aws", type="g6.xlarge")
+    for _ in range(2):
+        with pytest.raises(Refused, match="PROVIDER_INVALID_ORDER: efa: g6.xlarge has no"):
+            await ec2.launch(ID, without)
+    await ec2.launch(ID, ORDER)
+    await world.of("ours").launch("i-9", without)  # asks for none
+    assert world.wire.called.count("DescribeInstanceTypes") == 2, "once for each type"
+    assert len(world.cloud.vms) == 2
+
+
+async def test_who_may_not_ask_for_types_hears_ec2s_own_no(world: Ec2World) -> None:
+    ec2 = world.of("ours", efa=True)
+    with world.wire.breaking("InternalError", "DescribeInstanceTypes"), pytest.raises(Unclear):
+        await ec2.launch(ID, ORDER)
+    assert not world.cloud.vms
+    with world.wire.breaking("UnauthorizedOperation", "DescribeInstanceTypes"):
+        await ec2.launch(ID, ORDER)
+    assert len(world.cloud.vms) == 1
 
 
 async def test_who_names_no_zone_gets_the_same_one_however_often(world: Ec2World) -> None:
@@ -176,9 +200,17 @@ async def test_a_machine_that_ec2_ended_at_once_says_why(world: Ec2World) -> Non
     assert isinstance(there, Machine)
     assert there.failure == ("PROVIDER_QUOTA_EXCEEDED", "Client.VolumeLimitExceeded: it ends")
     await world.settle()
+    assert await world.ec2.look(vm.id) == Gone(there.failure)
     with pytest.raises(Refused) as no:
         await world.ec2.launch(ID, ORDER)
     assert no.value.code == "PROVIDER_QUOTA_EXCEEDED"
+
+
+async def test_a_machine_that_somebody_ended_is_gone_without_a_reason(world: Ec2World) -> None:
+    machine = await world.ec2.launch(ID, ORDER)
+    world.cloud.end(world.cloud.vms[machine.provider_id], "Client.UserInitiatedShutdown")
+    await world.settle()
+    assert await world.ec2.look(machine.provider_id) == Gone()
 
 
 @pytest.mark.parametrize(
@@ -231,7 +263,7 @@ async def test_a_spot_machine_tells_its_notice(world: Ec2World) -> None:
     assert there.power is Power.STOPPING
     assert there.failure == ("SPOT_INTERRUPTED", "Spot instance termination")
     await world.settle()
-    assert await world.ec2.look(machine.provider_id) == Gone()
+    assert await world.ec2.look(machine.provider_id) == Gone(there.failure)
 
 
 async def test_a_spot_machine_may_be_taken_without_a_notice(world: Ec2World) -> None:

@@ -4,12 +4,14 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, TypeVar
 
 import pytest
 
 from admission.domain import Worker
 from admission.instance import Command, Kind, Order
+from infra.providers.aws.archive import SHA256_MARK, URL_MARK, Archive
 from scheduler.fleet.commands import Commands
 from scheduler.fleet.orphans import Sweep
 from scheduler.fleet.reconcile import Reconciler
@@ -22,6 +24,7 @@ T = TypeVar("T")
 
 FAULTS = ("down", "lost", "lost", "RequestLimitExceeded", "InternalError", "Bizarre")
 IDS = tuple(f"aws-{number}" for number in range(6))
+MODEL = {"model_archive": "s3://models/m.tar", "model_sha256": "0" * 64}
 TROUBLE, REST_MAX = 120, 720  # steps of 5 s
 OVER = {"terminated", "archived"}
 
@@ -35,6 +38,9 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
         return step()
 
     monkeypatch.setattr("infra.providers.aws.provider.asyncio.to_thread", to_thread)
+    # Another URL each time it is signed, without a signature's cost.
+    numbers = count()
+    monkeypatch.setattr(Archive, "_sign", lambda *_: f"https://s3/m.tar?n={next(numbers)}")
 
 
 @pytest.fixture
@@ -58,14 +64,16 @@ class Life:
         self.workers = PlainWorkers()
         self.commands = Commands(self.store, ["aws"])
         self.sweep = Sweep(self.world.ec2, self.store, grace_ms=120_000)
+        self.model = rng.choice([{}, MODEL])
         self.scheduler = self.another()
         self.faults = rng.choice([0.1, 0.3])
         self.asked = 0
         self.world.wire.fault = self._fault
 
     def another(self) -> Reconciler:
-        """A scheduler that knows nothing yet."""
-        return Reconciler(self.world.ec2, self.store, self.workers, self.clock, rng=self.rng)
+        """A scheduler that knows nothing yet, also not which URLs were signed."""
+        ec2 = self.world.of("ours", script=URL_MARK + SHA256_MARK, **self.model)
+        return Reconciler(ec2, self.store, self.workers, self.clock, rng=self.rng)
 
     def _fault(self, operation: str) -> str:
         return self.rng.choice(FAULTS) if self.rng.random() < self.faults else ""

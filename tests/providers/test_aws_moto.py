@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import boto3
 import pytest
 from moto import mock_aws
 from redis.asyncio import Redis
@@ -16,8 +17,9 @@ from admission.store.redis_store import RedisStore
 from admission.store.tick_store import TickStore, Word
 from infra.providers.aws import Ec2
 from scheduler.fleet.duties import duties
+from scheduler.fleet.port import Refused
 from tests.providers.aws_world import calls, settings, wire
-from tests.providers.contract import OTHER, ProviderContract, World
+from tests.providers.contract import ID, OTHER, ProviderContract, World
 
 CODES = {
     "PROVIDER_OUT_OF_STOCK": "InsufficientInstanceCapacity",
@@ -94,6 +96,39 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[MotoWorld]:
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a thousand, for three seconds
     with mock_aws():
         yield MotoWorld()
+
+
+async def test_a_fabric_adapter_is_one_interface_with_the_groups_in_the_zones_subnet(
+    world: MotoWorld,
+) -> None:
+    """Moto makes an interface of these words, and forgets its kind; it has no placement groups."""
+    image = world.client.register_image(Name="efa")["ImageId"]
+    boto3.client("iam").create_instance_profile(InstanceProfileName="worker")
+    (group,) = world.client.describe_security_groups()["SecurityGroups"]
+    it = settings(
+        subnets=world.subnets,
+        types={"p5.48xlarge": 8, "g6.xlarge": 8},
+        prices={"p5.48xlarge": 60.0},
+        image=image,
+        security_groups=(group["GroupId"],),
+        root_device="/dev/sda1",
+        efa=True,
+    )
+    ec2, zone = Ec2("aws", it, "ours", calls()), next(iter(world.subnets))
+    order = Order("aws", type="p5.48xlarge", zone=zone)
+    with pytest.raises(Refused, match="g6.xlarge has no Elastic Fabric Adapter"):
+        await ec2.launch(OTHER, Order("aws", type="g6.xlarge", zone=zone))
+    machine = await ec2.launch(ID, order)
+    (said,) = world.wire.words["RunInstances"]["NetworkInterfaces"]
+    assert said.keys() == {
+        *("DeviceIndex", "InterfaceType", "SubnetId", "Groups", "DeleteOnTermination"),
+    }
+    found = world.client.describe_instances(InstanceIds=[machine.provider_id])
+    (told,) = found["Reservations"][0]["Instances"]
+    assert told["SubnetId"] == world.subnets[zone]
+    (interface,) = told["NetworkInterfaces"]
+    assert [each["GroupId"] for each in interface["Groups"]] == [group["GroupId"]]
+    assert interface["Attachment"]["DeviceIndex"] == 0
 
 
 class TestMoto(ProviderContract):

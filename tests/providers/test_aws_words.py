@@ -41,6 +41,20 @@ async def test_every_refusal_is_one_of_the_fleets(world: Ec2World) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "fleet_code"),
+    [
+        ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", "PROVIDER_DENIED"),
+        ("AccessDenied", "PROVIDER_DENIED"),
+        ("EncryptedVolumesNotSupported", "PROVIDER_INVALID_ORDER"),
+        ("UnfulfillableCapacity", "PROVIDER_OUT_OF_STOCK"),
+        ("MaxSpotInstanceCountExceeded", "PROVIDER_QUOTA_EXCEEDED"),
+    ],
+)
+def test_what_no_repetition_would_change_is_a_no(code: str, fleet_code: str) -> None:
+    assert errors.REFUSALS[code][0] == fleet_code
+
+
+@pytest.mark.parametrize(
     "code", ["Bizarre", "InternalError", "Unavailable", "ExpiredToken", "IncorrectState", ""]
 )
 async def test_an_unknown_code_is_unclear_and_never_no_capacity(world: Ec2World, code: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from scheduler.fleet.port import Gone, Power, Refused
+from scheduler.fleet.port import Gone, Power, Refused, Unclear
 from tests.providers.contract import ID
 from tests.providers.metal import (
     ORDER,
@@ -54,6 +54,7 @@ async def test_a_host_becomes_a_worker_and_nothing_is_left_of_it(
     assert f"HF_TOKEN=hf-{TOKEN}\n" in kept[0].read_text()
     assert stat.S_IMODE(kept[0].stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not [path.name for path in folder.rglob("*") if path.stat().st_mode & 0o077]
     await provider.terminate(machine.provider_id)
     ending = await provider.look(machine.provider_id)
     assert ending == Gone() or ending.power is Power.STOPPING
@@ -132,6 +133,95 @@ async def test_what_an_end_that_broke_off_has_left_is_not_believed(
     machine = await provider.launch(ID, ORDER)
     assert machine.failure is None
     assert (await advance(provider, machine)).installed
+
+
+@pytest.mark.long
+async def test_a_full_disk_is_the_next_host_and_keeps_no_end_from_making_room(
+    tmp_path: Path, server: Sshd
+) -> None:
+    provider = open_one(server, tmp_path)
+    server.full.touch()
+    with pytest.raises(Refused, match="cannot be written") as refused:
+        await provider.launch(ID, ORDER)
+    assert refused.value.code == "SSH_NOT_ACCESSIBLE"
+    server.full.unlink()
+    machine = await advance(provider, await provider.launch(ID, ORDER))
+    server.full.touch()
+    await provider.terminate(machine.provider_id)
+    await gone(provider, machine)
+    assert not (tmp_path / "one").exists()
+    assert not marked(tmp_path)
+
+
+async def test_a_claim_that_was_lost_is_said(tmp_path: Path, server: Sshd) -> None:
+    """As by a power cut: nobody can say whose it was."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "claim").touch()
+    with pytest.raises(Refused, match="names nobody"):
+        await open_one(server, tmp_path).launch(ID, ORDER)
+
+
+@pytest.mark.long
+async def test_what_runs_says_why_it_is_not_heard_and_is_not_gone_without_a_claim(
+    tmp_path: Path, server: Sshd
+) -> None:
+    """Somebody removed the folder, or its disk is not mounted."""
+    provider = open_one(server, tmp_path)
+    machine = await advance(provider, await provider.launch(ID, ORDER))
+    async with asyncio.timeout(10):
+        while not machine.phase.endswith("admission at http://127.0.0.1:1 does not answer"):
+            machine = await provider.advance(record(machine), machine)
+    (tmp_path / "one").rename(tmp_path / "away")
+    with pytest.raises(Unclear, match="runs, and its claim is away"):
+        await provider.look(machine.provider_id)
+    (tmp_path / "away").rename(tmp_path / "one")
+    await provider.terminate(machine.provider_id)
+    await gone(provider, machine)
+
+
+async def test_its_folder_is_its_users_alone(tmp_path: Path, server: Sshd) -> None:
+    (tmp_path / "one").mkdir(mode=0o755)
+    await open_one(server, tmp_path).launch(ID, ORDER)
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o700
+
+
+@pytest.mark.long
+async def test_an_installation_that_a_reboot_ends_is_no_failure(
+    tmp_path: Path, server: Sshd
+) -> None:
+    """Whoever shuts down says SIGTERM to all, and what is installed may hear it first."""
+    rebooted = tmp_path / "rebooted"
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\n[ -e {rebooted} ] || {{ touch {rebooted}; kill -TERM $$; }}\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o700)
+    provider = open_one(server, tmp_path, python=str(python))
+    machine = await provider.launch(ID, ORDER)
+    assert (await advance(provider, machine)).installed
+    assert rebooted.exists()
+    await provider.terminate(machine.provider_id)
+    await gone(provider, machine)
+
+
+@pytest.mark.parametrize("said", [f'"{"#" * 270}$1"', f'"$1" "{"#" * 250}"'])
+async def test_no_part_of_a_secret_is_in_its_last_words(
+    tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """Whatever is cut is cut after they were taken out."""
+    monkeypatch.setenv("HF_TOKEN", "hf-" + "s3cret" * 10)
+    python = tmp_path / "python"
+    script = f'#!/bin/sh\nset -- $(grep HF_TOKEN worker.env)\nprintf "%s\\n" {said} >&2\nexit 1\n'
+    python.write_text(script)
+    python.chmod(0o700)
+    provider = open_one(server, tmp_path, python=str(python), secrets=["HF_TOKEN"])
+    machine = await provider.launch(ID, ORDER)
+    with pytest.raises(Refused) as refused:
+        await advance(provider, machine)
+    assert "s3c" not in refused.value.detail
+    assert "###" in refused.value.detail
+    assert len(refused.value.detail) < 500
 
 
 async def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, server: Sshd) -> None:

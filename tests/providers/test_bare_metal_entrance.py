@@ -98,6 +98,21 @@ async def test_a_silent_host_is_waited_for_and_then_given_up(tmp_path: Path, ser
     assert isinstance(await provider.advance(record(machine), machine), Machine)
 
 
+@pytest.mark.parametrize("wrong", ["known_hosts", "address"])
+async def test_what_cannot_be_read_holds_up_nothing_but_that_host(
+    tmp_path: Path, server: Sshd, wrong: str
+) -> None:
+    """A person is in the midst of mending known_hosts, or mistyped a name."""
+    host = {"name": "two", "address": "a..b", "folder": str(tmp_path / "two")}
+    if wrong == "known_hosts":
+        server.known_hosts.write_text("@revoked\n")
+        provider = open_one(server, tmp_path)
+    else:
+        provider = open_one(server, tmp_path, hosts=[host])
+    with pytest.raises(Unclear):
+        await provider.find(ID)
+
+
 async def test_half_an_answer_is_none(tmp_path: Path, server: Sshd) -> None:
     (server.folder / "gate").write_text(f"#!/bin/sh\necho claim theirs {ID} 1\n")
     with pytest.raises(Unclear, match="broke off"):
@@ -138,6 +153,7 @@ HOST = {"name": "one", "address": "10.0.0.7"}
         ({"hosts": [{**HOST, "host_key": "md5:00"}]}, "host_key"),
         ({"hosts": [{**HOST, "folder": "a/../b"}]}, "folder"),
         ({"hosts": [{**HOST, "folder": "/"}]}, "folder"),
+        ({"hosts": [{**HOST, "folder": "~/worker"}]}, "folder"),
         ({"hosts": [HOST], "folder": ""}, "folder"),
         ({"hosts": [HOST], "way": "podman"}, "way"),
         ({"hosts": [HOST], "connect": 50.0, "answer": 50.0}, "answer"),

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -383,3 +383,40 @@ async def test_a_wrong_order_is_refused_by_its_field(
     with pytest.raises(Refused, match=field):
         await world.provider.launch(OTHER, order)
     assert await world.provider.machines() == []
+
+
+async def test_a_full_disk_keeps_no_end_from_making_room(
+    world: LocalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await world.provider.launch(ID, world.order)
+    await world.settle()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MachineFolder, "write", full)
+
+    async def is_gone() -> bool:
+        with suppress(Unclear):
+            await world.provider.terminate(machine.provider_id)
+        return await world.provider.look(machine.provider_id) == Gone()
+
+    await until(is_gone)
+    assert not processes.of(world.folder / ID)
+
+
+async def test_no_part_of_the_token_is_in_its_last_words(tmp_path: Path) -> None:
+    """Whatever is cut is cut after it was taken out."""
+    script = f'printf "%s\\n" "$VESTIBULE_WORKER_TOKEN" "{"#" * 285}"'
+    world = LocalWorld(tmp_path, script=script)
+    machine = await world.provider.launch(ID, world.order)
+
+    async def failure() -> Any:
+        found = await world.provider.look(machine.provider_id)
+        return isinstance(found, Machine) and found.power is Power.STOPPED and found.failure
+
+    code, words = await until(failure)
+    assert code == "INSTALL_FAILED"
+    assert "###" in words
+    assert TOKEN[-6:] not in words
+    assert len(words) < 400

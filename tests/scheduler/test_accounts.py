@@ -3,7 +3,9 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -14,9 +16,11 @@ from admission.accounting.journal import Journal
 from admission.accounting.ledger import Ledger, LedgerUnavailable
 from admission.accounting.record import Record
 from admission.accounting.reports import Question, usage
+from admission.accounting.threads import to_read
 from admission.clock import ManualClock
 from admission.errors import StoreUnavailable
 from admission.store import names
+from admission.store.fence import Fence
 from admission.store.redis_store import RedisStore
 from admission.store.usage_store import UsageStore
 from scheduler import accounts, clockwork, table
@@ -66,6 +70,35 @@ async def test_one_tick_is_bounded(
     assert counted(ledger) == 30
     assert await drain_tick(stream, ledger)
     assert counted(ledger) == 35
+
+
+async def test_a_database_that_hangs_takes_the_threads_of_nobody_else(
+    stream: UsageStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Providers and reports use threads, too; each drain would keep one."""
+    answers, began = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+
+    def hang(_: Sequence[Record]) -> int:
+        loop.call_soon_threadsafe(began.set)
+        answers.wait()
+        return 0
+
+    monkeypatch.setattr(ledger, "add", hang)
+    await send(stream, [record(1)])
+    drains = [asyncio.create_task(drain_tick(stream, ledger)) for _ in range(2)]
+    try:
+        async with asyncio.timeout(20):
+            await began.wait()
+            assert await asyncio.to_thread(lambda: "done") == "done"
+            assert await to_read(lambda: "read") == "read"
+        assert not any(drain.done() for drain in drains)
+    finally:
+        answers.set()
+    await asyncio.gather(*drains)
+    monkeypatch.undo()
+    assert await drain_tick(stream, ledger)
 
 
 async def test_two_at_once_count_once(stream: UsageStore, url: str) -> None:
@@ -199,3 +232,42 @@ async def test_the_clockwork_drains(
         while await store.usage.length():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert counted(ledger) == 1
+
+
+async def test_what_was_old_when_it_came_is_counted_once(
+    stream: UsageStore, ledger: Ledger, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is drained and pruned at the same moment."""
+    books = accounts.Accounts(stream, ledger, 1)
+    read, go_on = asyncio.Event(), asyncio.Event()
+    oldest = stream.oldest
+
+    async def slow(count: int) -> list[tuple[bytes, bytes]]:
+        found = await oldest(count)
+        if not read.is_set():
+            read.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(stream, "oldest", slow)
+    await send(stream, [record(1, at_ms=clock.now_ms() - DAY_MS)])
+    draining = asyncio.create_task(books.drain(Fence("drain", 1)))
+    await read.wait()
+    pruning = asyncio.create_task(books.prune(Fence("prune", 1)))
+    await asyncio.wait({pruning}, timeout=0.3)
+    go_on.set()
+    await asyncio.gather(draining, pruning)
+    assert counted(ledger) == 1
+
+
+async def test_what_is_old_is_so_by_the_stores_clock(
+    stream: UsageStore, ledger: Ledger, clock: ManualClock
+) -> None:
+    """A host whose own clock is years ahead would forget everything."""
+    day_s = DAY_MS // 1000
+    await send(stream, [record(1, at_ms=clock.now_ms()), record(2, at_ms=clock.now_ms() - DAY_MS)])
+    await accounts.Accounts(stream, ledger, 2 * day_s).prune(Fence("prune", 1))
+    assert ledger.prune(2**60) == 2
+    await send(stream, [record(3, at_ms=clock.now_ms()), record(4, at_ms=clock.now_ms() - DAY_MS)])
+    await accounts.Accounts(stream, ledger, day_s // 2).prune(Fence("prune", 1))
+    assert ledger.prune(2**60) == 1

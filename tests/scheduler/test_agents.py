@@ -109,6 +109,12 @@ async def test_one_that_does_not_tell_is_left_as_it_is(
     assert (await _tick(registry)).ready
 
 
+async def test_a_checksum_that_is_no_text_is_another_one(registry: RedisStore, info: Info) -> None:
+    """Half of a surrogate pair cannot be said to Redis, and must not end the tick for all."""
+    info.body = {"agent_checksum": "\ud800", "worker_id": "w"}
+    assert (await _tick(registry)).reason == f"agent checksum at /info is ?, not {GOOD}"
+
+
 async def test_without_a_wanted_file_nothing_is_held_against_it(
     registry: RedisStore, info: Info
 ) -> None:

@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import datetime, timedelta, tzinfo
+from itertools import pairwise
+from typing import Self
 
 import pytest
+from apscheduler.schedulers import base
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
@@ -129,6 +133,42 @@ async def test_ticks_go_on_after_redis_was_away(
         clock.advance_ms(300_000)
         await becomes(store, "c", Status.DRAFT)
     await redis.aclose()
+
+
+class Wall(datetime):
+    """The wall clock of a host: its operator, or NTP, may set it."""
+
+    behind = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) - cls.behind
+
+
+@pytest.mark.parametrize("hours", [1, -1], ids=["back", "forward"])
+async def test_a_wall_clock_that_is_set_changes_nothing(
+    store: RedisStore, quick: None, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Whoever leads keeps the leases meanwhile: no other would tick for it."""
+    for module in (base, clockwork):
+        monkeypatch.setattr(module, "datetime", Wall)
+    monkeypatch.setattr(Wall, "behind", timedelta())
+    runs: list[float] = []
+
+    async def note(_: Fence) -> None:
+        runs.append(asyncio.get_running_loop().time())
+
+    async def more() -> bool:
+        return len(runs) > before + 2
+
+    async with clockwork.running(store, [], also=[Tick("noted", "", 0.05, 5, note)]):
+        before = 0
+        await until(more)
+        monkeypatch.setattr(Wall, "behind", timedelta(hours=hours))
+        before = len(runs)
+        async with asyncio.timeout(3):
+            await until(more)
+    assert min(b - a for a, b in pairwise(runs)) > 0.01
 
 
 async def test_a_tick_that_fails_stops_no_other(

@@ -26,7 +26,7 @@ class Duty:
     def __init__(self) -> None:
         self.fences: list[Fence] = []
         self.more_ms: int | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.hangs = False
         self.tick = Tick("t", "for a test", PERIOD_S, 5, self.run)
 
@@ -140,6 +140,79 @@ async def test_one_that_fails_here_is_left_so_that_another_may_try(
     await other.beat()
     found = await facts(store)
     assert (found.runs, found.failures, found.done_ms) == (2, 1, clock.now_ms())
+
+
+class Odd(BaseException):
+    """What no library should raise, and one may."""
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Odd("odd")])
+async def test_whatever_it_raises_is_told_and_counted(
+    store: RedisStore, duty: Duty, own: Leases, error: BaseException
+) -> None:
+    """A cancellation that nobody asked for, too: of a future that somebody else cancelled."""
+    duty.error = error
+    await own.beat()
+    run = await own.run(duty.tick)
+    assert run
+    assert run.error
+    await own.beat()
+    found = await facts(store)
+    assert (found.failures, found.running_ms, found.error) == (1, None, run.error)
+
+
+async def test_one_that_is_cancelled_from_outside_ends(duty: Duty, own: Leases) -> None:
+    duty.hangs = True
+    await own.beat()
+    running = asyncio.create_task(own.run(duty.tick))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_words_that_are_no_text_are_told_all_the_same(
+    store: RedisStore, duty: Duty, own: Leases
+) -> None:
+    """As of a file whose name is not UTF-8. Redis reads no half of a surrogate pair, and would
+    refuse every beat that has one."""
+    duty.error = ValueError("no such file: model-\udcff")
+    await own.beat()
+    await own.run(duty.tick)
+    await own.beat()
+    assert (await facts(store)).error == "ValueError: no such file: model-?"
+
+
+async def test_one_that_does_not_heed_its_limit_holds_up_no_other_lease(
+    store: RedisStore, clock: ManualClock
+) -> None:
+    """It is past its limit and cleans up for long, and its lease is lost meanwhile."""
+    told, let_go = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(_: Fence) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.set()
+            await let_go.wait()
+
+    async def quiet(_: Fence) -> None:
+        pass
+
+    ticks = [Tick("a", "", PERIOD_S, 0.01, stubborn), Tick("b", "", PERIOD_S, 5, quiet)]
+    own, other = Leases(store.ticks, ticks), Leases(store.ticks, ticks[:1])
+    await own.beat()
+    running = asyncio.create_task(own.run(ticks[0]))
+    await told.wait()
+    clock.advance_ms(LEASE_MS)
+    await other.beat()
+    await own.beat()
+    assert own.epoch(ticks[1])
+    assert own.epoch(ticks[0]) is None
+    let_go.set()
+    run = await running
+    assert run
+    assert run.error == "not done within 0.01 s"
 
 
 async def test_redis_away_is_no_reason_to_leave(duty: Duty, own: Leases) -> None:

@@ -13,10 +13,9 @@ from admission.instance import Command, Event, Instance, Kind, Offer, Order, Sta
 from admission.store import names
 from admission.store.fence import Fence, Fenced
 from admission.store.redis_store import RedisStore
-from scheduler.autoscale import Decision, FleetSpec, Launch, Memory
-from scheduler.autoscale.memory import Pending
+from scheduler.autoscale import FleetSpec
 from scheduler.fleet.commands import Commands
-from scheduler.scaling import Kept, Scaling, places_of, read_kept, rooms_of, within
+from scheduler.scaling import Kept, Scaling, places_of, read_kept, rooms_of
 from tests.fleet.words import machine, taken
 
 OFFER = Offer("process", "", "on-demand", 0.5, "EUR", slots=2)
@@ -26,9 +25,9 @@ PROVIDERS = {"here": 3}
 class Pool:
     """A pool that follows its queue, its autoscaler, and who takes the commands."""
 
-    def __init__(self, redis: Redis, clock: ManualClock) -> None:
+    def __init__(self, redis: Redis, clock: ManualClock, **policy_: Any) -> None:
         self.redis, self.clock = redis, clock
-        policy = PoolPolicy(capacity="auto", sessions_per_slot=2, needs_worker=True)
+        policy = PoolPolicy(capacity="auto", sessions_per_slot=2, needs_worker=True, **policy_)
         self.store = RedisStore(redis, clock, policy)
         self.fence = Fence("", 0)
 
@@ -230,26 +229,17 @@ def test_a_memory_of_another_version_is_an_empty_one() -> None:
     assert read_kept(None).commands == ()
 
 
-async def test_a_providers_room_is_for_all_of_its_places_together(pool: Pool) -> None:
-    offers = [replace(OFFER, type=name) for name in ("a", "b", "c")]
+async def test_a_provider_has_room_for_so_many_and_offers_from_some_time(pool: Pool) -> None:
+    offers = [replace(OFFER, type=name) for name in ("a", "b")]
     await pool.store.fleet.offer(pool.fence, "here", offers)
     known, metrics = await pool.store.fleet.offers(), await pool.store.metrics(DEFAULT_POOL)
     one = machine("i-1", order=Order("here", type="a"), state=State.READY)
     other = machine("i-2", order=Order("here", "another", type="b"), state=State.BOOTING)
     rooms = rooms_of({"here": 3, "there": None}, [one, other, machine(order=Order("there"))])
     assert rooms == {"here": 1, "there": None}
-    places = list(places_of(known, rooms, metrics, [one]))
-    assert [(place.slots, place.quota) for place in places] == [(4, 2), (4, 1), (4, 1)]
-    launches = tuple(Launch(str(i), place, "") for i, place in enumerate(places))
-    pending = tuple(Pending(one.id, "", "", 1, 0.0, 0) for one in launches)
-    decision, memory = within(
-        Decision(reason="", launches=launches), Memory(pending=pending), rooms
-    )
-    assert [launch.id for launch in decision.launches] == ["0"]
-    assert [each.id for each in memory.pending] == ["0"]
-    many = tuple(Launch(str(i), replace(places[0], provider="there"), "") for i in range(60))
-    decision, _ = within(Decision(reason="", launches=many), Memory(), rooms)
-    assert len(decision.launches) == 50
+    places = list(places_of(known, ["here", "there"], metrics))
+    assert [(place.type, place.slots) for place in places] == [("a", 4), ("b", 4)]
+    assert {place.told_ms for place in places} == {pool.clock.now_ms()}
 
 
 async def test_nothing_is_decided_while_its_commands_wait(
@@ -298,8 +288,138 @@ async def test_a_machine_whose_agent_has_another_name_is_one(pool: Pool) -> None
         await pool.becomes(one, State.READY, ready_ms=ready_ms, worker_id=f"rack-{number}")
         await pool.worker(f"rack-{number}")
     metrics, mine = await pool.store.metrics(DEFAULT_POOL), await pool.instances()
-    seen = await scaling._seen(metrics, mine, [], Kept())
+    seen = await scaling._seen(metrics, mine, [], {}, Kept())
     assert [(one.slots, one.ours, one.heard_ms is not None) for one in seen.members or ()] == [
         (4, True, True),
         (4, True, True),
     ]
+
+
+# --- what is said of it --------------------------------------------------------------------------
+
+
+async def _told(pool: Pool) -> list[tuple[str, Any]]:
+    """The news of the pool: their names, and the code of what is in the way."""
+    found = [recorded.event for recorded in await pool.store.fleet.history()]
+    return [
+        (event.name, event.detail["hold"] or event.detail["short"])
+        for event in found
+        if not event.instance_id
+    ]
+
+
+async def test_the_last_decision_is_kept_with_its_numbers(pool: Pool) -> None:
+    scaling = pool.scaling()
+    await pool.join("ada")
+    await scaling.run(pool.fence)
+    decided = await pool.store.fleet.decision(DEFAULT_POOL)
+    assert decided is not None
+    assert (decided.at_ms, decided.acted_ms) == (pool.clock.now_ms(), pool.clock.now_ms())
+    assert decided.reason.startswith("1 more: ")
+    assert decided.acted == decided.reason
+    assert decided.cold_start_ms == 20_000
+    numbers = decided.numbers
+    assert (numbers["waiting"], numbers["workers_most"], numbers["wait_target_ms"]) == (
+        1,
+        2,
+        60_000,
+    )
+    assert await _told(pool) == [("scale", None)]
+    await pool.take()
+    await pool.pass_s(scaling, 10)
+    decided = await pool.store.fleet.decision(DEFAULT_POOL)
+    assert decided is not None
+    assert (decided.cold_start_ms, decided.numbers["workers_loading"]) == (10_000, 1)
+    assert decided.reason.startswith("as it is: ")
+
+
+async def test_a_pool_of_requests_aims_at_less(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await pool.scaling(wait_target_ms=7_000).run(pool.fence)
+    assert "kind=session wait_target_s=7.0 held_s=1200.0" in caplog.text
+    await pool.store.configure(DEFAULT_POOL, {"kind": "request"})
+    await pool.scaling().run(pool.fence)
+    assert "kind=request wait_target_s=5.0 held_s=30.0" in caplog.text
+    decided = await pool.store.fleet.decision(DEFAULT_POOL)
+    assert decided is not None
+    assert decided.numbers["wait_target_ms"] == 5_000
+
+
+async def test_a_hold_is_told_once_over_all_schedulers_and_says_since_when(pool: Pool) -> None:
+    await pool.store.configure(DEFAULT_POOL, {"capacity": 3})
+    began_ms = pool.clock.now_ms() + 5_000
+    await pool.pass_s(pool.scaling(), 60)
+    await pool.pass_s(pool.scaling(), 60)
+    decided = await pool.store.fleet.decision(DEFAULT_POOL)
+    assert decided is not None
+    assert decided.hold is not None
+    assert (decided.hold.code, decided.hold.since_ms) == ("capacity_fixed", began_ms)
+    assert await _told(pool) == [("hold", "capacity_fixed")]
+    await pool.store.configure(DEFAULT_POOL, {"capacity": "auto"})
+    await pool.pass_s(pool.scaling(), 5)
+    assert await _told(pool) == [("hold", "capacity_fixed"), ("go_on", None)]
+
+
+async def test_offers_that_nobody_renewed_are_not_ordered_from(pool: Pool) -> None:
+    pool.clock.advance_ms(15 * 60_000 + 1)
+    pool.fence = await taken(pool.redis, pool.clock, "one")
+    await pool.join("ada")
+    scaling = pool.scaling()
+    await scaling.run(pool.fence)
+    assert not await pool.waiting()
+    decided = await pool.store.fleet.decision(DEFAULT_POOL)
+    assert decided is not None
+    assert decided.short is not None
+    assert (decided.short.code, decided.short.reason) == (
+        "offers_old",
+        "the offers of here are 15 minutes old",
+    )
+    assert await _told(pool) == [("short", "offers_old")]
+    await pool.store.fleet.offer(pool.fence, "here", [OFFER])
+    await pool.pass_s(scaling, 5)
+    assert len(await pool.waiting()) == 1
+
+
+async def test_no_machine_is_ordered_whose_slots_nobody_could_use(
+    redis: Redis, clock: ManualClock
+) -> None:
+    """As with MAX_ACTIVE_USERS=3: a machine has four."""
+    pool = await Pool(redis, clock, max_active=3).begin()
+    await pool.join(*(f"user-{number}" for number in range(9)))
+    scaling = pool.scaling()
+    await scaling.run(pool.fence)
+    await pool.take()
+    await pool.pass_s(scaling, 60)
+    assert len(await pool.instances()) == 1
+    decided = await pool.store.fleet.decision(DEFAULT_POOL)
+    assert decided is not None
+    assert decided.short is not None
+    assert decided.short.code == "slots_most"
+    assert "MAX_ACTIVE_USERS" in decided.reason
+    assert (decided.numbers["slots_most"], decided.numbers["supply_slots"]) == (3, 4)
+
+
+async def test_a_provider_that_is_full_is_asked_for_no_more(pool: Pool) -> None:
+    scaling = pool.scaling(workers_min=5, workers_max=9)
+    await scaling.run(pool.fence)
+    assert len(await pool.waiting()) == PROVIDERS["here"]
+    decided = await pool.store.fleet.decision(DEFAULT_POOL)
+    assert decided is not None
+    assert decided.short is not None
+    assert (decided.short.code, decided.short.reason) == ("quota", "here may have no more machines")
+    assert decided.reason.startswith("3 more: ")
+
+
+async def test_a_pool_that_nobody_made_gets_no_machines(pool: Pool) -> None:
+    scaling = pool.scaling(pool="nowhere", workers_min=1)
+    await scaling.run(pool.fence)
+    assert not await pool.waiting()
+    decided = await pool.store.fleet.decision("nowhere")
+    assert decided is not None
+    assert decided.hold is not None
+    assert decided.hold.code == "pool_unknown"
+    await pool.store.configure("nowhere", {"capacity": "auto"})
+    await pool.pass_s(scaling, 5)
+    assert len(await pool.waiting()) == 1

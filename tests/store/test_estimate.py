@@ -53,25 +53,6 @@ async def test_what_cannot_be_known_is_not_guessed(room: Room, policy: dict[str,
     assert (await room.see("a")).wait_ms is not None
 
 
-async def test_in_a_pool_without_slots_the_first_that_come_are_told_of(room_of: RoomOf) -> None:
-    room = room_of(capacity="auto", needs_worker=True)
-    await queue(room, 3)
-    await room.store.expect_slots(POOL, in_ms=90_000, slots=2)
-    room.clock.advance_ms(29_000)
-    assert told(await room.see("w0")) == told(await room.see("w1")) == (61_000, 61_000)
-    assert (await room.see("w2")).wait_ms is None  # they do not suffice
-    assert (await room.metrics()).wait_ms is None  # nor for who would join now
-    await room.configure(paused=True)
-    assert (await room.see("w0")).wait_ms is None
-    await room.configure(paused=None)
-    room.clock.advance_ms(1_001)  # nobody says it any more
-    assert (await room.see("w0")).wait_ms is None
-    await room.store.expect_slots(POOL, in_ms=0, slots=1)
-    assert told(await room.see("w0")) == (1_000, 1_000)
-    await room.configure(capacity=1, needs_worker=False)  # w0 is offered it: now it is a forecast
-    assert (await room.see("w1")).wait_ms == SESSION_MS
-
-
 async def test_nobody_waits_where_a_slot_is_free(room: Room) -> None:
     assert ((await room.metrics()).wait_ms, (await room.metrics()).wait_high_ms) == (0, 0)
 
@@ -97,6 +78,19 @@ async def test_after_capacity_was_lowered_the_surplus_must_end_first(room_of: Ro
     room.clock.advance_ms(SESSION_MS - 30_000)
     await room.tick()
     assert await room.standing("w0") == "waiting"
+
+
+async def test_slots_that_were_taken_away_come_free_once_and_are_not_taken_again(
+    room_of: RoomOf,
+) -> None:
+    room = room_of(capacity=3)
+    await room.sit("s1", "s2", "s3")
+    await queue(room, 3)
+    await room.configure(capacity=1)
+    for number in range(3):  # one after the other
+        value, high = told(await room.see(f"w{number}"))
+        assert value == pytest.approx((number + 1) * SESSION_MS, abs=2 * BIN_MS)
+        assert high == pytest.approx((number + 1) * SESSION_MS, abs=2 * BIN_MS)
 
 
 @pytest.mark.parametrize("passed_ms", [1, 900, 4_999, 10_000])

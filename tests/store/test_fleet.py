@@ -4,9 +4,11 @@ import logging
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from admission.clock import ManualClock
+from admission.decided import Decided
 from admission.instance import Offer, State
 from admission.store import names
 from admission.store.fence import Fence, Fenced
@@ -14,6 +16,8 @@ from admission.store.fleet_records import UnreadableRecord
 from admission.store.fleet_store import FleetStore, NewerRecord
 from admission.store.tick_store import LEASE_MS
 from tests.fleet.words import DISK, NOW_MS, asked, happened, machine, names_of, taken
+
+DECIDED = Decided(at_ms=NOW_MS, reason="as it is", numbers={"load": 1.5, "gpu_load": None})
 
 # --- instances ---------------------------------------------------------------------------------
 
@@ -65,6 +69,7 @@ async def test_who_lost_the_lease_changes_nothing(
         fleet.take(fence, entry, [], [happened("i-1", "refuse")]),
         fleet.note(fence, [happened("m-1", "orphan")]),
         fleet.remember(fence, "scaler", b"x"),
+        fleet.decide(fence, "scaler", b"x", "default", DECIDED, happened("")),
         fleet.offer(fence, "aws", []),
     ):
         with pytest.raises(Fenced):
@@ -259,6 +264,25 @@ async def test_a_tick_remembers_any_bytes(fleet: FleetStore, fence: Fence) -> No
     assert await fleet.memory("scaler") == every
     with pytest.raises(ValueError, match="scaler"):
         await fleet.remember(fence, "scaler", bytes(300_000))
+
+
+async def test_a_decision_is_kept_with_what_is_remembered_and_with_its_news(
+    fleet: FleetStore, fence: Fence, redis: Redis
+) -> None:
+    assert await fleet.decision("default") is None
+    await fleet.decide(fence, "scaler", b"\xff", "default", DECIDED, happened("", "scale"))
+    other = replace(DECIDED, reason="hold: paused")
+    await fleet.decide(fence, "scaler", b"", "a", other)
+    assert await fleet.memory("scaler") == b""
+    assert await names_of(fleet) == ["scale"]
+    assert await fleet.decisions() == {"a": other, "default": DECIDED}
+    assert await fleet.decision("default") == DECIDED
+    with pytest.raises(ValueError, match="scaler"):
+        await fleet.decide(fence, "scaler", bytes(300_000), "a", other)
+    await redis.hset(names.fleet_key("decided"), "a", b"{")
+    assert await fleet.decisions() == {"default": DECIDED}, "one that a newer service wrote"
+    await fleet.forget_decision("default")
+    assert await fleet.decision("default") is None
 
 
 async def test_offers_are_told_with_their_age_until_the_provider_is_no_more(

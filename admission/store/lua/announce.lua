@@ -20,8 +20,9 @@ local function begin_pass()
   local last = redis.call("HMGET", K.pool, "pass_ms", "pass_slots")
   -- The distance, also here: after a failover the clock may be another host's, and behind.
   if math.abs(NOW - (tonumber(last[1]) or 0)) < pace_ms then return false end
-  redis.call("HSET", K.pool, "pass_ms", exact(NOW), "pass_slots", pool.slots)
-  slots_changed = last[2] and tonumber(last[2]) ~= pool.slots
+  local slots = pool.slots + coming_slots()
+  redis.call("HSET", K.pool, "pass_ms", exact(NOW), "pass_slots", slots)
+  slots_changed = last[2] and tonumber(last[2]) ~= slots
   if slots_changed then places_changed() end
   return true
 end

@@ -1,17 +1,20 @@
 --[[
-expect_slots - while there are no slots, tell when the first come, so that who waits can be told. It
-is believed for 30 s, and no longer than there are none.
+expect_slots - hear of all machines that are being started, so that who waits can be told. Those who
+were named before and are not now come no more; what is said is believed for 30 s. A pool that there
+is not, or not any more, stays so.
 
 ARGV
-  now_ms  int   0 = Redis TIME
-  policy  json  the pool's settings
-  in_ms   int   until then
-  slots   int   so many
+  now_ms    int   0 = Redis TIME
+  policy    json  the pool's settings
+  machines  json  a list of [worker, slots, in_ms, spread_ms]: so many slots of the pool in so many
+                  ms, with that standard deviation; they count until the worker is ready
 RETURNS
-  told  null
+  told     null
+  unknown  null  there is no such pool
 ]]
-local in_ms, slots = tonumber(ARGV[3]), ARGV[4]
-redis.call("HSET", K.pool, "coming", slots .. " " .. exact(NOW + in_ms) .. " " .. exact(NOW))
+local machines = cjson.decode(ARGV[3])
+if redis.call("EXISTS", K.pool) == 0 then return reply("unknown") end
+expect(machines)
 end_due()
 offer_free()
 return reply("told")

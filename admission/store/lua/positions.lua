@@ -8,7 +8,7 @@ ARGV
 RETURNS
   places  {now_ms, queue_length, slots, positions, waits_ms, highs_ms, may_be_passed}  lists in the
           order of `tickets`; position 0: not in the order; a wait of -1 cannot be known; slots:
-          those that may be granted now; may_be_passed: absent in a pool without priorities
+          those that may be granted now or are coming; may_be_passed: absent in a pool without priorities
 ]]
 local tickets = cjson.decode(ARGV[3])
 local pool = pool_now()
@@ -22,5 +22,6 @@ for i, ticket in ipairs(tickets) do
   highs[i] = high_ms or -1
   if passable then passable[i] = position ~= nil and may_be_passed(load_ticket(ticket)) end
 end
-return reply("places", { now_ms = NOW, queue_length = waiting_count(), slots = pool.slots,
+local slots = pool.slots + coming_slots()
+return reply("places", { now_ms = NOW, queue_length = waiting_count(), slots = slots,
   positions = positions, waits_ms = waits, highs_ms = highs, may_be_passed = passable or nil })

@@ -10,7 +10,8 @@ RETURNS
   ticket   view
   unknown  null
 USES
-  clock ticket pool order publish learn lives forecast estimate view
+  clock ticket pool order publish learn lives forecast curve coming estimate
+  view
 ]]
 local user, named = ARGV[3], ARGV[4]
 local ticket = meant_by(user, named)

@@ -3,6 +3,7 @@
 A code that stands in no table here is unclear, never "no capacity" and never "gone".
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -18,6 +19,8 @@ CODES_PAGE = "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-over
 THROTTLING_PAGE = "https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html"
 STATE_REASON_PAGE = "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html"
 COMMON_PAGE = "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonErrors.html"
+SPOT_ROLE_PAGE = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html"
+STS_PAGE = "https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html"
 LAUNCH_TEMPLATE_PAGE = (
     "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html"
 )
@@ -57,11 +60,16 @@ REFUSALS = _table(
         "AccessDeniedException InvalidClientTokenId MissingAuthenticationToken"
         " SignatureDoesNotMatch NotAuthorized",
     ),
+    # The account's first spot machine needs a role that EC2 makes, if its caller may make it.
+    ("PROVIDER_DENIED", SPOT_ROLE_PAGE, "AuthFailure.ServiceLinkedRoleCreationNotPermitted"),
+    # Of a profile's role, which was to be assumed for the call.
+    ("PROVIDER_DENIED", STS_PAGE, "AccessDenied"),
     (
         "PROVIDER_INVALID_ORDER",
         CODES_PAGE,
         # Unsupported: this type is not in this zone, or not with these options.
         "Unsupported UnsupportedOperation UnsupportedInstanceAttribute"
+        " EncryptedVolumesNotSupported"
         " InvalidAMIID.Malformed InvalidAMIID.NotFound InvalidAMIID.Unavailable"
         " InvalidBlockDeviceMapping InvalidInstanceType InvalidGroup.NotFound"
         " InvalidGroupId.Malformed"
@@ -146,11 +154,16 @@ def unclear(error: BaseException) -> Unclear:
     return Unclear(_words(error), throttled=throttled, retry_after_s=_retry_after_s(error))
 
 
+_SIGNED = re.compile(r"\?[^\s'\"<>]*X-Amz-[^\s'\"<>]*", re.IGNORECASE)
+"""The query of a presigned URL, which is a secret."""
+
+
 def _words(error: BaseException) -> str:
+    words = f"{type(error).__name__}: {error}"
     if isinstance(error, ClientError):
         about = error.response.get("Error", {})
-        return f"{about.get('Code', '')}: {about.get('Message', '')}"
-    return f"{type(error).__name__}: {error}"
+        words = f"{about.get('Code', '')}: {about.get('Message', '')}"
+    return _SIGNED.sub("?[removed]", words)
 
 
 def _retry_after_s(error: BaseException) -> float | None:

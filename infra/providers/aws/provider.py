@@ -16,7 +16,8 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from admission.instance import Instance, Offer, Order, Volume
-from infra.providers.aws import errors, prices, reply, request
+from infra.providers.aws import archive, errors, prices, reply, request
+from infra.providers.aws.archive import USER_DATA_BYTES_MAX, Archive
 from infra.providers.aws.calls import Calls
 from infra.providers.aws.request import DEPLOYMENT_TAG, INSTANCE_TAG
 from infra.providers.aws.settings import Settings
@@ -24,6 +25,8 @@ from infra.providers.deployment import Deployment
 from scheduler.fleet.port import Gone, Machine, Refused, Unclear
 
 LINUX = "Linux/UNIX"  # of DescribeSpotPriceHistory's products
+# AWS, "Announcing Amazon EC2 per second billing", 2 October 2017: Linux, spot and on demand.
+BILLED_LEAST_S = 60
 
 T = TypeVar("T")
 
@@ -42,10 +45,15 @@ class Ec2:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
+        self.ending = "the machine is deleted with its disks"
         self.capacity: int | None = settings.capacity
         self.lag_s: float = 300.0  # EC2 is eventually consistent: minutes
         self._settings, self._deployment, self._user_data = settings, deployment, user_data
         self._calls, self._clock = calls, clock
+        self._archive = (
+            Archive(settings, calls, user_data, clock) if settings.model_archive else None
+        )
+        self._has_efa: dict[str, bool] = {}  # as EC2 told of its types
         self._launching = Lock()
         self._launched: dict[str, float] = {}  # by this process: id -> when
 
@@ -58,7 +66,7 @@ class Ec2:
         words = request.run_instances(
             instance_id, order, self._settings, self._deployment, self._user_data
         )
-        return await self._do(lambda: self._launch(instance_id, words))
+        return await self._do(lambda: self._launch(instance_id, order, words))
 
     async def find(self, instance_id: str) -> Machine | Gone:
         return await self._do(lambda: self._find(instance_id))
@@ -100,14 +108,34 @@ class Ec2:
         except (KeyError, ValueError, TypeError) as error:
             raise Unclear(f"an answer of EC2 makes no sense: {error!r}") from error
 
-    def _launch(self, instance_id: str, words: dict[str, Any]) -> Machine:
+    def _launch(self, instance_id: str, order: Order, words: dict[str, Any]) -> Machine:
         known = self._tagged(instance_id)
+        if not known:
+            self._check_efa(words["InstanceType"])
+            if self._archive:
+                words["UserData"] = self._archive.user_data(instance_id, order)
         told = known[0] if known else self._run(words)
         if reply.is_terminated(told):
-            code, why = reply.why(told)
-            code = errors.DEATHS.get(code, ("DELETED_BY_PROVIDER", ""))[0]
+            code, why = reply.death(told) or ("DELETED_BY_PROVIDER", reply.why(told)[1])
             raise Refused(code, why or "the machine of this id has ended")
         return self._machine(told)
+
+    def _check_efa(self, kind: str) -> None:
+        """EC2 is asked once for each type. If it says no to that, the launch will hear the same."""
+        if not self._settings.efa:
+            return
+        if kind not in self._has_efa:
+            try:
+                told = self._calls.one("describe_instance_types", InstanceTypes=[kind])
+            except errors.FAULTS as error:
+                if errors.refusal(error):
+                    return
+                raise
+            network = told["InstanceTypes"][0]["NetworkInfo"]
+            self._has_efa[kind] = bool(network["EfaSupported"])
+        if not self._has_efa[kind]:
+            words = f"efa: {kind} has no Elastic Fabric Adapter"
+            raise Refused("PROVIDER_INVALID_ORDER", words)
 
     def _run(self, words: dict[str, Any]) -> dict[str, Any]:
         """One after the other where there is a capacity, so that all are counted."""
@@ -147,7 +175,9 @@ class Ec2:
 
     def _look(self, provider_id: str) -> Machine | Gone:
         told = self._instance(provider_id)
-        return Gone() if told is None or reply.is_terminated(told) else self._machine(told)
+        if told is None:
+            return Gone()
+        return Gone(reply.death(told)) if reply.is_terminated(told) else self._machine(told)
 
     def _instance(self, provider_id: str) -> dict[str, Any] | None:
         try:
@@ -274,7 +304,15 @@ class Ec2:
             known = spot.get((kind, zone))
             source = "DescribeSpotPriceHistory" if known else f"at most the one on demand: {source}"
             price = known or price
-        return Offer(kind, zone, market, price, slots=it.types[kind], source=source)
+        return Offer(
+            kind,
+            zone,
+            market,
+            price,
+            slots=it.types[kind],
+            source=source,
+            billed_least_s=BILLED_LEAST_S,
+        )
 
     def _spot_prices(self) -> dict[tuple[str, str], float]:
         """USD an hour now, by type and zone; none where we may not ask."""
@@ -305,12 +343,19 @@ def _filter(name: str, *values: str) -> dict[str, Any]:
 
 
 def open(name: str, settings: Settings, deployment: Deployment) -> Ec2:
-    """The provider ``name``. AWS is not asked yet. Raises ``OSError`` for the user data's file."""
+    """The provider ``name``. AWS is not asked yet.
+
+    Raises:
+        OSError: the user data's file cannot be used.
+        ValueError: it lacks what a model's archive needs; names the field.
+    """
     user_data = b""
     if settings.user_data:
         path = Path(deployment.folder / settings.user_data)
         user_data = path.read_bytes()
-        if len(user_data) > request.USER_DATA_BYTES_MAX:
-            raise OSError(errno.EFBIG, f"{request.USER_DATA_BYTES_MAX} bytes at most", str(path))
+        if len(user_data) > USER_DATA_BYTES_MAX:
+            raise OSError(errno.EFBIG, f"{USER_DATA_BYTES_MAX} bytes at most", str(path))
+        if settings.model_archive and (wrong := archive.missing(user_data)):
+            raise ValueError(f"user_data: {wrong}")
     calls = Calls(settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url)
     return Ec2(name, settings, deployment.name, calls, user_data=user_data)

@@ -43,6 +43,13 @@ def why(told: Reply) -> tuple[str, str]:
     return code, str(reason.get("Message", "")) or code
 
 
+def death(told: Reply) -> tuple[str, str] | None:
+    """The fleet's code and EC2's words, of a machine that EC2 itself ended."""
+    code, words = why(told)
+    known = errors.DEATHS.get(code)
+    return (known[0], words) if known else None
+
+
 def machine(told: Reply, *, public: bool, notice_ms: int | None, now_ms: int) -> Machine:
     """Of one instance in DescribeInstances that is not terminated.
 
@@ -54,11 +61,10 @@ def machine(told: Reply, *, public: bool, notice_ms: int | None, now_ms: int) ->
         KeyError: its state is none that EC2 documents.
     """
     power = POWERS[state(told)]
-    code, words = why(told)
+    code, _ = why(told)
     ends_ms = None if notice_ms is None else notice_ms + SPOT_NOTICE_MS
     if power is Power.STOPPING and code in SPOT_ENDS and ends_ms is None:
         ends_ms = now_ms
-    death = errors.DEATHS.get(code) if power in (Power.STOPPING, Power.STOPPED) else None
     launched = told.get("LaunchTime")
     return Machine(
         provider_id=told["InstanceId"],
@@ -69,7 +75,7 @@ def machine(told: Reply, *, public: bool, notice_ms: int | None, now_ms: int) ->
         type=str(told.get("InstanceType", "")),
         market="spot" if told.get("InstanceLifecycle") == "spot" else "on-demand",
         launched_ms=_ms(launched) if launched else None,
-        failure=(death[0], words) if death else None,
+        failure=death(told) if power in (Power.STOPPING, Power.STOPPED) else None,
         ends_ms=ends_ms,
     )
 

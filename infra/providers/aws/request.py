@@ -17,8 +17,6 @@ KEEP_TAG = "vestibule-keep"
 """A disk with it outlives its machine. EC2 itself forgets that it was asked to keep a disk as soon
 as the machine is gone."""
 
-USER_DATA_BYTES_MAX = 16_384
-"""EC2 User Guide, "Run commands when you launch an EC2 instance": before base64."""
 # Tag values: Amazon EC2 User Guide, "Tag restrictions".
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 

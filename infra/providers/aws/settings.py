@@ -8,6 +8,9 @@ from infra.providers import fields
 from infra.providers.aws import prices
 
 VOLUME_GB_MAX = 16_384  # of gp3: Amazon EBS User Guide, "General Purpose SSD volumes"
+URL_S_MAX = 7 * 86_400  # of SigV4: Amazon S3 User Guide, "Download and upload with presigned URLs"
+SAID_AGAIN_S = 900  # a launch is repeated for `Limits.provision_s`, 600, with the same URL
+HOLDS_S_MIN = 600  # an image with vLLM is pulled before its agent asks for the model
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,6 +45,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep_data_disk: bool = False  # after the machine's end
     kms_key: str = ""  # encrypts the disks; "": the account's own key for that
 
+    # --- a model that each machine fetches by a presigned URL of its own ---
+    model_archive: str = ""  # s3://BUCKET/KEY.tar (.tar.gz, .tgz); "": as the user data has it
+    model_sha256: str = ""  # of the archive; the agent compares it
+    model_holds: int = 3_600  # seconds from its launch in which a machine may begin to fetch
+    model_region: str = ""  # the bucket's; "": the machines'
+    model_endpoint_url: str = ""  # of S3, where it is not the region's own
+
     efa: bool = False  # an Elastic Fabric Adapter: only some types have one
     placement_group: str = ""
     address: Literal["private", "public"] = "private"  # under which gateways reach its agent
@@ -67,6 +77,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.capacity is not None:
             fields.within("capacity", self.capacity, 0, 100_000)
         self._check_launch()
+        self._check_model()
         self._check_disks()
 
     def _check_launch(self) -> None:
@@ -96,6 +107,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             fields.fits(
                 "tags", name, r"[\w+=.,:@-]{1,128}", "keys of letters, digits and + - = . , _ : @"
             )
+
+    def _check_model(self) -> None:
+        if not self.model_archive:
+            for name in ("model_sha256", "model_region", "model_endpoint_url"):
+                fields.require(not getattr(self, name), name, "needs a model_archive")
+            return
+        bucket, folders = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", r"([\w.=+@-]+/)*"
+        # The agent names the model's folder after the file.
+        shape = rf"(?a:s3://{bucket}/{folders}\w[\w.-]{{0,190}}\.(tar|tar\.gz|tgz))"
+        rule = "s3://BUCKET/KEY, a tar (.tar, .tar.gz, .tgz)"
+        fields.fits("model_archive", self.model_archive, shape, rule)
+        rule = "the 64 hexadecimal digits of the archive's SHA-256"
+        fields.fits("model_sha256", self.model_sha256, r"[0-9a-f]{64}", rule)
+        fields.within("model_holds", self.model_holds, HOLDS_S_MIN, URL_S_MAX - SAID_AGAIN_S)
 
     def _check_disks(self) -> None:
         fields.within("disk", self.disk, 0, VOLUME_GB_MAX)

@@ -36,12 +36,13 @@ class Seen(Struct, frozen=True):
     launched_ms: int | None = None
     phase: str = ""
     failure: str = ""  # "CODE words"
-    said: str = ""  # the last lines of a log, where something went wrong
+    said: str = ""  # the last lines of a log, where something went wrong, with what is secret
     trouble: str = ""  # why a step was not done
     ending: bool = False
     started: bool = False  # the agent was
     installing: bool = False  # now
     running: bool = False  # the agent is
+    admission: str = ""  # how it stands with it, in its agent's words
 
     @property
     def claimed(self) -> bool:
@@ -120,7 +121,8 @@ class Door:
         except asyncssh.PermissionDenied as error:
             who = self._user() or "the scheduler's user"
             raise Barred(f"{self.host.name}: {who} may not enter: {error.reason}") from error
-        except (OSError, asyncssh.Error) as error:  # a TimeoutError is an OSError
+        # A TimeoutError is an OSError; a ValueError says that known_hosts or a name cannot be read.
+        except (OSError, ValueError, asyncssh.Error) as error:
             why = str(error) or f"no answer within {self._settings.connect:g} s"
             raise Silent(f"{self.host.name}: {why}") from error
         try:
@@ -172,12 +174,13 @@ def _seen(found: Mapping[str, str]) -> Seen:
         launched_ms=int(launched) if launched.isdecimal() else None,
         phase=found.get("phase", "")[:WORDS_MAX],
         failure=found.get("failure", "")[:WORDS_MAX],
-        said=found.get("said", "")[-WORDS_MAX:],
+        said=found.get("said", ""),
         trouble=found.get("trouble", "")[:WORDS_MAX],
         ending="ending" in found,
         started="started" in found,
         installing="installing" in found,
         running="running" in found,
+        admission=found.get("admission", "")[:WORDS_MAX],
     )
 
 

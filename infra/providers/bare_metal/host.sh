@@ -6,9 +6,17 @@
 set -eu
 umask 077
 
-say() { printf '%s\n' "$1" > phase.new && mv phase.new phase; echo "--- $1"; }
+say() { # it is only for people: a disk that is full keeps no step from going on
+  { printf '%s\n' "$1" > phase.new && mv phase.new phase; echo "--- $1"; } 2> /dev/null || true
+}
+
+interrupted() { # STATUS: by a signal that whoever shuts down sends: it is to be resumed
+  case $1 in 129 | 130 | 143) ;; *) return 1 ;; esac
+}
 
 fail() { # CODE WORDS: it can never become ready
+  status=$?
+  ! interrupted "$status" || exit "$status"
   printf '%s %s\n' "$1" "$2" > failure.new && mv failure.new failure
   exit 1
 }
@@ -32,12 +40,22 @@ kill_all() { # MARK: what is left is killed
   for pid in $(pids "$1"); do kill -KILL "$pid" 2>/dev/null || true; done
 }
 
-container() { # how the container is, in Docker's word; nothing when there is none
-  [ -e way ] && [ "$(cat way)" = docker ] || return 0
-  docker inspect --format '{{.State.Status}}' "$(cat container)" 2>/dev/null || true
+container() { # how it is, in Docker's word; nothing when there is none, unknown without an answer
+  [ -e container ] || return 0
+  known=$(docker container ls --all --quiet --filter "name=^/?$(cat container)\$" 2>/dev/null) ||
+    { echo unknown; return 0; }
+  [ -z "$known" ] ||
+    docker inspect --format '{{.State.Status}}' "$(cat container)" 2>/dev/null || echo unknown
 }
 
-marked() { [ -n "$(pids AGENT_OF_VESTIBULE)" ] || [ "$(container)" = running ]; }
+marked() {
+  [ -z "$(pids AGENT_OF_VESTIBULE)" ] || return 0
+  case $(container) in
+    running) ;;
+    unknown) echo "Docker does not answer" >&2; exit 1 ;;
+    *) return 1 ;;
+  esac
+}
 
 runs() { # who is not there is looked for again: in the midst of an exec a process shows no mark
   looks=0
@@ -58,20 +76,29 @@ look() {
     [ ! -e ending ] || echo "ending yes"
     [ ! -e started ] || echo "started yes"
     [ -z "$(pids INSTALLER_OF_VESTIBULE)" ] || echo "installing yes"
-    if runs; then echo "running yes"
+    if runs; then echo "running yes"; news
     elif [ -e started ]; then words serve.log
     fi
     [ ! -e failure ] || words install.log
+  elif [ -n "$(pids AGENT_OF_VESTIBULE)" ]; then
+    echo "an agent of $folder runs, and its claim is away: end it, or bring the folder back" >&2
+    exit 1
   fi
   echo end
 }
 
-words() { # LOG: its last lines, for people
+words() { # LOG: its last lines, for people; who reads them takes secrets out before he cuts them
   if [ "$(cat way 2>/dev/null)" = docker ] && [ "$1" = serve.log ]; then
-    docker logs --tail 5 "$(cat container)" 2>&1 | cut -c1-300 | sed 's/^/said /' || true
+    docker logs --tail 5 "$(cat container)" 2>&1 | tail -c 4000 | sed 's/^/said /' || true
   else
-    tail -n 5 "$1" 2>/dev/null | cut -c1-300 | sed 's/^/said /' || true
+    tail -n 5 "$1" 2>/dev/null | tail -c 4000 | sed 's/^/said /' || true
   fi
+}
+
+news() { # what a running agent says of how it stands with admission
+  if [ -e container ]; then docker logs --tail 200 "$(cat container)" 2>&1
+  else tail -n 200 serve.log 2>/dev/null
+  fi | sed -n 's/.* agent admission state=/admission /p' | tail -n 1
 }
 
 claim() { # DEPLOYMENT INSTANCE NOW_MS
@@ -79,15 +106,23 @@ claim() { # DEPLOYMENT INSTANCE NOW_MS
     echo "trouble $folder cannot be written by $(id -un)"
   elif [ ! -e vestibule ] && [ ! -e claim ] && [ -n "$(ls -A)" ]; then
     echo "trouble $folder holds other things: it is not ours to clear"
-  else
-    : > vestibule
-    printf '%s %s %s\n' "$@" > "claim.$$"
-    # A link is made whole or not at all, and never over another. What else lies here is what an end
-    # that broke off has left.
-    if ln "claim.$$" claim 2>/dev/null; then clear_all; fi
-    rm -f "claim.$$"
+  elif ! chmod 700 . 2>/dev/null; then
+    echo "trouble $folder is not $(id -un)'s own"
+  elif ! written "$@" 2>/dev/null; then
+    echo "trouble $folder cannot be written by $(id -un): its disk may be full"
+  # A link is made whole or not at all, and never over another. What else lies here is what an end
+  # that broke off has left.
+  elif ln "claim.$$" claim 2>/dev/null; then
+    clear_all
+  elif [ -e claim ] && [ ! -s claim ]; then
+    echo "trouble the claim in $folder names nobody: remove it if nothing runs there"
   fi
+  rm -f "claim.$$"
   look
+}
+
+written() { # DEPLOYMENT INSTANCE NOW_MS: on disk, so that a power cut leaves no empty claim
+  printf '' > vestibule && printf '%s %s %s\n' "$@" > "claim.$$" && { sync "claim.$$" || sync; }
 }
 
 ours() { # DEPLOYMENT INSTANCE
@@ -117,12 +152,13 @@ once() { # PHASE COMMAND...: what was done is not done again when an installatio
   [ ! -e "done.$1" ] || return 0
   shift_phase=$1; shift
   "$@"
+  sync -f . 2> /dev/null || sync
   : > "done.$shift_phase"
 }
 
 explain() { # in whatever way it ends: why, unless it was interrupted and is to be resumed
   status=$?
-  if [ "$status" -ne 0 ] && [ ! -e failure ]; then
+  if [ "$status" -ne 0 ] && ! interrupted "$status" && [ ! -e failure ]; then
     printf 'INSTALL_FAILED %s\n' "$(cat phase 2>/dev/null)" > failure.new && mv failure.new failure
   fi
 }
@@ -133,6 +169,7 @@ install() {
   : > began.install
   rm -f failure
   . ./install.conf
+  [ "$way" != auto ] || [ ! -e way ] || way=$(cat way)  # as it was begun
   if [ "$way" = auto ]; then
     if docker info > /dev/null 2>&1; then way=docker; else way=process; fi
   fi
@@ -188,6 +225,13 @@ serve() {
 }
 
 in_container() {
+  echo "vestibule-$name" > container
+  say "waits for Docker"
+  tries=0
+  until docker info > /dev/null 2>&1; do  # after a reboot it comes later than sshd
+    [ "$tries" -lt 60 ] || fail INSTALL_FAILED "Docker does not answer"
+    tries=$((tries + 1)); sleep 1
+  done
   say "builds the worker's image"
   mkdir -p image
   for file in Dockerfile entrypoint agent.py healthcheck.py requirements.txt; do
@@ -198,7 +242,6 @@ in_container() {
   say "checks the agent's checksum in the image"
   found=$(docker run --rm --entrypoint sha256sum "$tag" /opt/vestibule/agent.py | cut -c1-64)
   [ "$found" = "$checksum" ] || fail AGENT_CHECKSUM_FAILED "agent.py in the image is $found"
-  echo "vestibule-$name" > container
   docker rm --force "vestibule-$name" > /dev/null 2>&1 || true
   say "starts the container"
   # The operator's words for this kind of card; the group of a device is found out here.
@@ -232,7 +275,7 @@ remove() {
   agent=$(cat agent.pid 2>/dev/null || echo none)
   # Told once: a second time would cut what runs.
   if pids AGENT_OF_VESTIBULE | grep -qx "$agent" && [ ! -e told ]; then
-    kill -TERM "$agent"
+    kill -TERM "$agent" || true
     : > told
   fi
   waited=0
@@ -245,7 +288,9 @@ remove() {
     docker rm --force --volumes "$(cat container)" || true
     docker volume rm --force "$(cat container)" || true
     docker image rm --force "vestibule-worker:$name" || true
-    [ -z "$(container)" ]
+    [ -z "$(docker volume ls --quiet --filter "name=^$(cat container)\$")" ]
+    [ -z "$(docker image ls --quiet "vestibule-worker:$name")" ]
+    [ -z "$(container)" ]  # the last one: without an answer nothing is known of the others either
   fi
   clear_all
   [ -z "$(pids AGENT_OF_VESTIBULE)" ]

@@ -14,7 +14,7 @@ from pathlib import Path
 import worker_image
 from admission.instance import INSTANCE_ID, Instance, Offer, Order
 from infra.providers import fields
-from infra.providers.bare_metal.host import Barred, Door, Entrance, Seen, Silent
+from infra.providers.bare_metal.host import WORDS_MAX, Barred, Door, Entrance, Seen, Silent
 from infra.providers.bare_metal.parcel import parcel
 from infra.providers.bare_metal.settings import Host, Settings
 from infra.providers.deployment import Deployment
@@ -39,6 +39,7 @@ class BareMetal(Diskless):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
+        self.ending = "all that was installed there goes, and the host stays"
         self.capacity: int | None = len(settings.hosts)
         self.lag_s: float = 0.0
         self._settings, self._deployment, self._clock = settings, deployment, clock
@@ -249,7 +250,7 @@ class BareMetal(Diskless):
 
     def _machine(self, name: str, seen: Seen) -> Machine:
         host, failure, power = self._doors[name].host, None, Power.RUNNING
-        said = self._without_secrets(seen.said)
+        said = self._without_secrets(seen.said)[-WORDS_MAX:]  # cut first, half a secret would stay
         if seen.failure:
             code, _, words = seen.failure.partition(" ")
             failure = (code, f"{name}: {words}: {said}" if said else f"{name}: {words}")
@@ -267,7 +268,7 @@ class BareMetal(Diskless):
             type=host.type,
             launched_ms=seen.launched_ms,
             installed=seen.started and seen.running,
-            phase=seen.phase,
+            phase=": ".join(filter(None, [seen.phase, seen.admission])),
             failure=failure,
         )
 

@@ -103,6 +103,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def _check_path(field: str, path: str) -> None:
     parts = path.rstrip("/").split("/")
-    fields.require(not {".", ".."} & set(parts), field, "must be a plain path")
+    fields.require(not {".", "..", "~"} & set(parts), field, "must be a plain path")
     plain = path == "" or (path.strip("/") != "" and "\n" not in path)
     fields.require(plain, field, "must name a folder of its own")

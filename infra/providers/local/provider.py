@@ -23,6 +23,7 @@ from infra.providers.local.settings import Settings
 from infra.worker import AGENT_STOP_S
 from scheduler.fleet.port import Gone, Machine, Power, Refused, Unclear
 
+WORDS_MAX = 300  # of a worker's last ones
 KILL_MARGIN_S = 5.0  # on top of what a worker takes for its own end
 POLL_S = 0.1
 # What a worker's environment does not inherit: our settings, and keys to what is not its.
@@ -45,6 +46,7 @@ class Local(Diskless):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
+        self.ending = "its process ends"
         self.capacity: int | None = settings.capacity
         self.lag_s: float = 0.0
         self._settings, self._deployment, self._clock = settings, deployment, clock
@@ -186,10 +188,16 @@ class Local(Diskless):
             record = place.read()
             if record is None or record.told:
                 return
-            if record.ending_ms is None:
-                record = replace(record, ending_ms=self._now_ms())
-                place.write(record)
-            processes.ask_to_end(processes.of(place.path))
+            alive = processes.of(place.path)
+            if not alive:
+                self._folder.bury(place)
+                return
+            try:
+                if record.ending_ms is None:
+                    record = replace(record, ending_ms=self._now_ms())
+                    place.write(record)
+            finally:  # also on a disk that is full: its end makes room
+                processes.ask_to_end(alive)
             place.write(replace(record, told=True))  # asked twice, a worker ends at once
             self._is_over(place, record)
 
@@ -220,6 +228,7 @@ class Local(Diskless):
             power = Power.STARTING
         elif not alive:
             said = place.last_words().replace(self._deployment.worker_token or "\0", "…")
+            said = said[-WORDS_MAX:]
             failure = ("INSTALL_FAILED", f"its worker has ended: {said or 'it said nothing'}")
         return Machine(
             provider_id=record.instance_id,

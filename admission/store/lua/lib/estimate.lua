@@ -1,5 +1,5 @@
 -- estimate: how long until a position is served. The forecast is made at most once a second, kept as
--- two curves (value and high value) of a few points, and read for any position.
+-- two curves (value and high value), and read for any position.
 
 local estimate, renew_forecast
 
@@ -17,64 +17,22 @@ local LEAST_MS = 1000  -- nobody is told that no time is left while no slot is f
 local MEDIAN = 1 / 3   -- the middle of the times at which the n-th of many events comes is that of
                        -- the mean of n - 1/3 (the median of a gamma distribution)
 local ROOM = 1.5       -- so many times the present queue is covered
-local POINT = 0.02     -- a point is left out where the line without it is no further off than this
-                       -- share of the position
 
--- The steps' last column as a curve that never falls: points {ms, position}.
-local function curve(steps, column)
-  local points, best = { { 0, 0 } }, 0
-  for _, step in ipairs(steps) do
-    if step[column] > best then
-      if step[1] > points[#points][1] then points[#points + 1] = { step[1], best } end
-      best = step[column]
-      points[#points + 1] = { step[2], best }
-    end
-  end
-  return points
-end
-
--- Fewer points: from each kept one as far ahead as one straight line stays near all between.
-local function thin(points)
-  local kept, from, low, high = { points[1] }, points[1], -math.huge, math.huge
-  local function keep(point)
-    if kept[#kept] ~= point then kept[#kept + 1] = point end
-    from, low, high = point, -math.huge, math.huge
-  end
-  for i = 2, #points do
-    local before, point = points[i - 1], points[i]
-    if point[1] == before[1] then
-      keep(before)
-      keep(point)
-    else
-      local slope = (point[2] - from[2]) / (point[1] - from[1])
-      if slope < low or slope > high then keep(before) end
-      local width, off = point[1] - from[1], POINT * (1 + point[2])
-      low = math.max(low, (point[2] - off - from[2]) / width)
-      high = math.min(high, (point[2] + off - from[2]) / width)
-    end
-  end
-  keep(points[#points])
-  return kept
-end
-
--- As one flat list of whole numbers: ms and hundredths of a position.
-local function packed(points)
-  local flat = {}
-  for _, point in ipairs(thin(points)) do
-    flat[#flat + 1] = math.floor(point[1] + 0.5)
-    flat[#flat + 1] = math.floor(100 * point[2] + 0.5)
-  end
-  return flat
-end
-
--- {made_ms, slots, covers, value, high, rate, quit, served}: curves, the steady rate of slots per ms
--- beyond them, the rate at which one who waits loses patience, and how many had been served.
+-- {made_ms, slots, covers, value, high, rate, quit, served, alone}: curves, the steady rate of slots
+-- per ms beyond them, the rate at which one who waits loses patience, how many had been served; and
+-- while machines are coming, {value, high, rate} without them.
 local FORECAST, SERVED
 local function make(position)
   local covers = math.ceil(ROOM * math.max(position, waiting_count() + 1))
-  local steps, rate, quit = forecast_slots(covers)
-  FORECAST = { made_ms = NOW, slots = capacity(), covers = covers, value = packed(curve(steps, 3)),
-    high = packed(curve(steps, 4)), rate = rate, quit = quit, served = SERVED }
+  local steps, course = forecast_slots(covers)
+  local value, high = curve_of(steps, 3), curve_of(steps, 4)
+  FORECAST = { made_ms = NOW, slots = capacity(), covers = covers, value = packed(value),
+    high = packed(high), rate = course.rate, quit = course.quit, served = SERVED }
+  if coming_slots() > 0 then
+    FORECAST.alone = { value = FORECAST.value, high = FORECAST.high, rate = FORECAST.rate }
+    FORECAST.value, FORECAST.rate = packed(add_coming(value, course, 0)), course.later_rate
+    FORECAST.high = packed(add_coming(high, course, course.z))
+  end
 end
 
 local function read()
@@ -88,49 +46,28 @@ local function usable(position, age_ms, slots)
     and position <= FORECAST.covers
 end
 
--- When the curve reaches `place`, in ms after it was made.
-local function reached(points, place)
-  local low, high = 1, #points / 2
-  if 100 * place > points[2 * high] then
-    local t, beyond = points[2 * high - 1], place - points[2 * high] / 100
-    local rate = FORECAST.rate * math.exp(FORECAST.quit * t)
-    if FORECAST.quit * beyond < 1e-6 * rate then return t + beyond / rate end
-    return t + math.log(1 + FORECAST.quit * beyond / rate) / FORECAST.quit
-  end
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if points[2 * middle] >= 100 * place then high = middle else low = middle + 1 end
-  end
-  local t, n = points[2 * low - 1], points[2 * low]
-  if low == 1 then return t end
-  local t0, n0 = points[2 * low - 3], points[2 * low - 2]
-  return t0 + (t - t0) * (100 * place - n0) / math.max(1, n - n0)
-end
-
--- Where there are no slots: what the scheduler said last of those that come, at most 30 s ago, as
--- "slots at_ms said_ms". For whom they do not suffice nothing is known.
-local COMING_MS, COMING = 30000, nil
-local function first_slots(position)
-  if POLICY.paused then return nil end
-  if COMING == nil then COMING = redis.call("HGET", K.pool, "coming") end
-  if not COMING then return nil end
-  local slots, at_ms, said_ms = COMING:match("^(%d+) (%d+) (%d+)$")
-  if NOW - said_ms > COMING_MS or position > tonumber(slots) then return nil end
-  local wait_ms = math.max(LEAST_MS, at_ms - NOW)
-  return wait_ms, wait_ms
-end
-
 -- Milliseconds (value, high value) until `position` is offered a slot; nil when it cannot be known.
 -- 0 only when a slot is free. Reads; never writes. `pool`: from pool_now, where many are asked.
-estimate = function(position, pool)
+-- `alone`: as if no machine were coming.
+estimate = function(position, pool, alone)
   pool = pool or pool_now()
-  if pool.slots < 1 then return first_slots(position) end
+  if pool.slots < 1 and (alone or coming_slots() < 1) then return nil end
   if position <= pool.free then return 0, 0 end
   if FORECAST == nil then read() end
   if not usable(position, STALE_MS, pool.slots) then make(position) end
   local place, passed = position + SERVED - FORECAST.served, NOW - FORECAST.made_ms
-  local value = math.max(LEAST_MS, reached(FORECAST.value, place - MEDIAN) - passed)
-  return value, math.max(value, reached(FORECAST.high, place) - passed)
+  local function by(curves)
+    local quit = FORECAST.quit
+    return reached(curves.value, curves.rate, quit, place - MEDIAN) - passed,
+      reached(curves.high, curves.rate, quit, place) - passed
+  end
+  local value, high = by(alone and FORECAST.alone or FORECAST)
+  if FORECAST.alone then -- of curves of so few points the one that has more may be the lower one
+    local at_most, high_at_most = by(FORECAST.alone)
+    value, high = math.min(value, at_most), math.min(high, high_at_most)
+  end
+  value = math.max(LEAST_MS, value)
+  return value, math.max(value, high)
 end
 
 -- Keep a young forecast while somebody waits: called at the end of every script that writes. Most
@@ -141,7 +78,8 @@ renew_forecast = function()
   if math.abs(NOW - (tonumber(made[1]) or 0)) <= FRESH_MS and tonumber(made[2]) == capacity()
     and waiting <= tonumber(made[3]) then return end
   judge_promises()
-  if waiting == 0 or not granting() or capacity() < 1 then return end
+  if waiting == 0 or POLICY.paused then return end
+  if (not granting() or capacity() < 1) and coming_slots() < 1 then return end
   if FORECAST == nil then read() end
   if not usable(waiting, 0, capacity()) then make(waiting) end
   promise(function(position) return (select(2, estimate(position))) end)

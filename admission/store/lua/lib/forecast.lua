@@ -3,7 +3,7 @@
 -- the lives before them and their hard ends, those of drafts by who confirms, and those of turns
 -- that begin in earlier bins. It is a mean, with a variance for the high value.
 
-local forecast_slots
+local forecast_slots, taken_again
 do
 
 local ROUNDS = 3       -- of the longest turn are looked ahead; beyond, slots free at a steady rate
@@ -145,31 +145,36 @@ local function doubt(turns, mean_ms)
 end
 
 -- Slots that come free in bin j and were taken in an earlier one.
-local function taken_again(j, begun, hold)
+taken_again = function(j, begun, hold)
   local again = 0
   for i = 1, math.min(j - 1, #hold) do again = again + begun[j - i] * hold[i] end
   return again
 end
 
 -- Slots that come free in each bin whatever happens, and the last moment at which: everything that
--- holds one has a hard end, and who takes it up then is gone a draft and a session later.
-local function certain(grid, running, drafts, finishing)
-  local number, at_ms = {}, {}
-  local function count_from(first)
-    for t = first, grid.last * grid.bin, POLICY.draft_ms + POLICY.session_ms do
+-- holds one has a hard end, and who takes it up then is gone a draft and a session later. Those of
+-- the surplus, which end first, nobody takes up.
+local function certain(grid, running, drafts, finishing, surplus)
+  local ends, number, at_ms = {}, {}, {}
+  for _, left in ipairs(running) do ends[#ends + 1] = left end
+  for _, left in ipairs(drafts) do ends[#ends + 1] = left + POLICY.session_ms end
+  for _, left in ipairs(finishing) do ends[#ends + 1] = left end
+  if surplus > 0 then table.sort(ends) end
+  for i, first in ipairs(ends) do
+    local last = i <= surplus and first or grid.last * grid.bin
+    for t = first, last, POLICY.draft_ms + POLICY.session_ms do
       local j = math.max(1, math.ceil(t / grid.bin))
       number[j], at_ms[j] = (number[j] or 0) + 1, math.max(at_ms[j] or 0, t)
     end
   end
-  for _, left in ipairs(running) do count_from(left) end
-  for _, left in ipairs(drafts) do count_from(left + POLICY.session_ms) end
-  for _, left in ipairs(finishing) do count_from(left) end
   return number, at_ms
 end
 
 -- Until `wanted` places are served: a list of {from, to, served, served at least} per bin, in ms
 -- from now and places. With impatience q, who stands n-th is served once n <= the sum of
 -- e^(q t) over the slots that came free at t: n e^(-q t) of those places are still taken then.
+-- Also the course on which slots that come later are put: how many came free up to the end of each
+-- bin and the variance of that, what turns are like, and the steady rate per ms beyond the bins.
 forecast_slots = function(wanted)
   local running = left_of(K.sessions)
   local turns = read_turns(running)
@@ -178,13 +183,16 @@ forecast_slots = function(wanted)
   local drafts, finishing = left_of(K.drafts), left_of(K.finishing)
   add_drafts(grid, turns, drafts)
   for _, left in ipairs(finishing) do add_at(grid, left, 1) end
-  local sure_number, sure_ms = certain(grid, running, drafts, finishing)
+  local surplus, quit = busy() - capacity(), turns.impatience
+  local sure_number, sure_ms = certain(grid, running, drafts, finishing, surplus)
   local hold, mean, variation = holding(turns)
   local unsure = doubt(turns, mean)
-  local surplus, quit = busy() - capacity(), turns.impatience
   local function growth_by(t) return math.exp(math.min(quit * t, NOBODY_LEFT)) end
-  local freed, again, served, begun, steps = 0, 0, 0, {}, {}
   local short, sure = math.min(hold[0], 0.9), -surplus
+  local course = { bin = grid.bin, freed = {}, variance = {}, surplus = surplus, hold = hold,
+    short = short, mean = mean, variation = variation, unsure = unsure, z = turns.z, quit = quit,
+    growth_by = growth_by, rate = capacity() / mean }
+  local freed, again, served, begun, steps = 0, 0, 0, {}, {}
   for j = 1, grid.last do
     local second = taken_again(j, begun, hold)
     if freed >= surplus then -- turns so short that they begin and end in this bin, over and over
@@ -195,19 +203,20 @@ forecast_slots = function(wanted)
     freed, again = freed + grid.slots[j], again + second
     begun[j] = math.max(0, freed - surplus) - usable
     sure = sure + (sure_number[j] or 0)
-    if grid.slots[j] > 1e-6 or sure_number[j] then
+    local variance = grid.variance[j] + variation * again + unsure * freed ^ 2
+    course.freed[j], course.variance[j] = freed, variance
+    if capacity() > 0 and (grid.slots[j] > 1e-6 or sure_number[j]) then
       local to = math.max(grid.high[j] or 0, sure_ms[j] or 0)
       local from = grid.low[j] or to
       local growth = growth_by(to)
       served = served + begun[j] * growth_by((from + to) / 2)
-      local variance = grid.variance[j] + variation * again + unsure * freed ^ 2
-        + served * (1 - 1 / growth) / growth
+      variance = variance + served * (1 - 1 / growth) / growth
       local at_least = math.max(sure, served - turns.z * growth * math.sqrt(variance))
       steps[#steps + 1] = { from, to, math.max(sure, served), at_least }
       if at_least > wanted then break end
     end
   end
-  return steps, capacity() / mean, quit
+  return steps, course
 end
 
 end
