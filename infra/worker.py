@@ -242,7 +242,8 @@ class Running:
         stop, death = stop_event(), ""
         try:
             await self._agent.start(self._plan.agent, self._plan.agent_environment)
-            _say(f"vLLM starts with {self._plan.settings.model} (log: {self._plan.log_file})")
+            model = agent.Journal().clean(self._plan.settings.model)  # maybe a presigned address
+            _say(f"vLLM starts with {model} (log: {self._plan.log_file})")
             death = await self._watch(stop)
         finally:
             _say("stopping")

@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from infra.aws import fleet
 from infra.aws.program import Program, Stopped
 from infra.errors import CommandError
 
 SOURCE = Path(__file__).parent / "terraform"
 OURS, YOURS, BACKEND, PLAN = "ours.tfvars.json", "yours.tfvars", "backend.tf.json", "plan"
+FLEET = "fleet.toml"
 CODE = "functions.zip"
 LOCK_WAIT = "-lock-timeout=60s"
 
@@ -30,6 +32,9 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vars", type=Path, metavar="FILE", help="variables, *.tfvars (docs/aws.md)"
     )
+    machines = parser.add_mutually_exclusive_group()
+    machines.add_argument("--fleet", type=Path, metavar="FILE", help="of the fleet (docs/aws.md)")
+    machines.add_argument("--no-fleet", action="store_true", help="forget the one given before")
     state = parser.add_mutually_exclusive_group()
     state.add_argument("--state-bucket", metavar="BUCKET", help="S3 bucket that keeps the state")
     state.add_argument(
@@ -42,8 +47,8 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--terraform", default="terraform", metavar="PATH", help="the program")
     parser.epilog = (
-        "Region, variables and place of the state are remembered in the folder: they are needed the"
-        " first time, and again on another machine."
+        "Region, variables, fleet and place of the state are remembered in the folder: they are"
+        " needed the first time, and again on another machine."
     )
 
 
@@ -71,6 +76,10 @@ class Deployment:
         if not args.vars and not (self.folder / YOURS).exists():
             raise CommandError("--vars: needed the first time (docs/aws.md)")
         self._vars: Path | None = args.vars
+        self._fleet: Path | None = args.fleet
+        self._no_fleet: bool = args.no_fleet
+        if self._fleet:
+            fleet.check(self._fleet, self.name)
         self._backend = _backend(args, self.region) or _kept(self.folder / BACKEND)
         if not self._backend:
             raise CommandError("--state-bucket BUCKET, or --local-state: where is the state?")
@@ -86,6 +95,10 @@ class Deployment:
             shutil.copyfile(path, self.folder / path.name)
         if self._vars:
             (self.folder / YOURS).write_bytes(self._vars.read_bytes())
+        if self._fleet:
+            (self.folder / FLEET).write_bytes(self._fleet.read_bytes())
+        if self._no_fleet:
+            (self.folder / FLEET).unlink(missing_ok=True)
         backend = self.folder / BACKEND
         before = _kept(backend)
         backend.write_text(json.dumps(self._backend, indent=2))
@@ -109,6 +122,8 @@ class Deployment:
             save: without it nobody is kept from changing something meanwhile.
         """
         ours = {"name": self.name, "region": self.region, "package": CODE, **package}
+        if (self.folder / FLEET).exists():
+            ours["fleet_file"] = FLEET
         (self.folder / OURS).write_text(json.dumps(ours, indent=2))
         words = ["plan", "-input=false", "-detailed-exitcode"]
         words += [f"-out={PLAN}", LOCK_WAIT] if save else ["-lock=false"]

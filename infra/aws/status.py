@@ -46,7 +46,8 @@ def _status(ours: Deployment) -> int:
     differs = ours.plan({name: outputs[name] for name in PACKAGE}, save=False)
     width = max(map(len, outputs))
     for name, value in outputs.items():
-        print(f"{name:<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+        text = value if isinstance(value, str) else json.dumps(value)
+        print(f"{name}:\n{text}" if "\n" in text else f"{name:<{width}}  {text}")
     print(f"drift: {'above is what a deploy would change' if differs else 'none'}")
     ready = [_ready(outputs[name]) for name in ASKED]
     return 0 if all(ready) and not differs else 1

@@ -15,10 +15,11 @@ from typing import Any
 import boto3
 import pytest
 
-from infra import cli
+from infra import cli, fleet_file
 from infra.aws import package
 from infra.aws.package import Package
 from tests.aws import cloud
+from tests.aws.test_fleet import FLEET
 
 REGION = "eu-central-1"
 MIRRORS = (  # Terraform's own places, and where an image of a machine may have put one
@@ -107,6 +108,7 @@ def words(tmp_path: Path, aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(package, "build", build)
     variables: dict[str, Any] = {"domain": "chat.example.org", **aws, "is_protected": False}
     variables |= {"redis_cidrs": ["10.0.0.0/24"], "model_bucket": "our-models"}
+    variables["worker_ami"] = "resolve:ssm:/aws/service/gpu/ami-id"
     made = boto3.client("secretsmanager").create_secret(Name="jwt", SecretString="x" * 32)
     variables["secret_settings"] = {"VESTIBULE_OWUI_JWT_SECRET": made["ARN"]}
     variables["worker_image"] = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/worker:1"
@@ -130,7 +132,10 @@ def _terraform(folder: Path, *told: str) -> str:
 def test_all_but_elasticache_is_made_and_gone_again(
     words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["aws", "deploy", "queue", *words, "--yes"]) == 0
+    fleet = tmp_path / "ours.toml"
+    fleet.write_text(FLEET)
+    told = [*words, "--yes", "--fleet", str(fleet)]
+    assert cli.main(["aws", "deploy", "queue", *told]) == 0
     folder = tmp_path / "deployment"
     assert "valid" in _terraform(folder, "validate")
 
@@ -163,6 +168,7 @@ def test_all_but_elasticache_is_made_and_gone_again(
     assert {"VESTIBULE_OWUI_JWT_SECRET", "VESTIBULE_DATABASE_URL", *read["queue-admission"]} == {
         each["name"] for each in container["secrets"]
     }
+    _check_fleet(tmp_path, made)
     alarms = boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert {f"queue-{name}" for name in ("queue-wait", "ticks-silent", "api-errors")} <= {
         each["AlarmName"] for each in alarms
@@ -180,6 +186,38 @@ def test_all_but_elasticache_is_made_and_gone_again(
     assert cli.main(["aws", "destroy", "queue", "--folder", str(folder), "--confirm", "queue"]) == 0
     assert not boto3.client("lambda").list_functions()["Functions"]
     assert not json.loads((folder / "terraform.tfstate").read_text())["resources"]
+
+
+def _check_fleet(folder: Path, made: dict[str, Any]) -> None:
+    """The scheduler has its file, its token and a role; what is told of it is a fleet's file."""
+    told = boto3.client("ecs").describe_task_definition(taskDefinition="queue-scheduler")
+    task = told["taskDefinition"]
+    (container,) = task["containerDefinitions"]
+    settings = {each["name"]: each["value"] for each in container["environment"]}
+    assert settings["FLEET"] == FLEET
+    assert settings["VESTIBULE_FLEET"] in container["entryPoint"][2]
+    assert {"REDIS_URL", "VESTIBULE_DATABASE_URL", "VESTIBULE_WORKER_TOKEN"} == {
+        each["name"] for each in container["secrets"]
+    }
+    assert task["taskRoleArn"].endswith(":role/queue-fleet")
+    policy = boto3.client("iam").get_role_policy(RoleName="queue-fleet", PolicyName="fleet")
+    by_sid = {each["Sid"]: each for each in policy["PolicyDocument"]["Statement"]}
+    assert by_sid["ImagesName"]["Resource"] == (
+        f"arn:aws:ssm:{REGION}::parameter/aws/service/gpu/ami-id"
+    )
+    assert "Archive" not in by_sid
+    template = made["worker_launch_template_id"]["value"]
+    bound = by_sid["Machine"]["Condition"]["ArnEquals"]["ec2:LaunchTemplate"]
+    assert bound.endswith(f":launch-template/{template}")
+
+    (folder / "told.toml").write_text(made["fleet"]["value"])
+    file = fleet_file.read(folder / "told.toml")
+    settings = file.providers["aws"].settings
+    assert (file.deployed.name, settings.launch_template) == ("queue", template)
+    assert settings.subnets == made["subnets"]["value"]
+    found = boto3.client("ec2").describe_subnets(SubnetIds=list(settings.subnets.values()))
+    zones = {each["AvailabilityZone"]: each["SubnetId"] for each in found["Subnets"]}
+    assert settings.subnets == zones
 
 
 def test_elasticache_is_planned(

@@ -16,10 +16,12 @@ import psutil
 import pytest
 
 from infra.cli import main
-from infra.worker import agent_command, agent_environment, demo_command
+from infra.errors import CommandError
+from infra.worker import Plan, Running, agent_command, agent_environment, demo_command
 from tests.ports import free_port
 from tests.worker.processes import BAD_VLLM, GOOD_VLLM, ROOT, stand_in_for_vllm
 from tests.worker.stand_ins import DEADLINE_S, Admission
+from worker_image.agent import read_settings
 
 TOKEN = {"VESTIBULE_WORKER_TOKEN": "shared"}
 
@@ -79,7 +81,9 @@ async def command(
             await asyncio.wait_for(process.communicate(), DEADLINE_S)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 async def test_it_tells_how_far_it_is_and_leaves_nothing_behind(
     tmp_path: Path, admission: Admission, number: signal.Signals
 ) -> None:
@@ -104,6 +108,19 @@ async def test_it_tells_how_far_it_is_and_leaves_nothing_behind(
     [log] = (tmp_path / ".vestibule").glob("*.log")
     given = "'some/model', '--dtype', 'bfloat16', '--served-model-name', 'tiny'"
     assert given in log.read_text()
+
+
+async def test_a_models_address_is_told_without_its_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = "https://s3.example.org/m.tar?X-Amz-Signature=abcdef"
+    given = {**TOKEN, "VESTIBULE_MODEL": model, "VESTIBULE_STATE_DIR": str(tmp_path)}
+    plan = Plan(read_settings([], given), ["true"], os.environ)
+    with pytest.raises(CommandError, match="the agent ended"):
+        await Running(plan).run()
+    told = capsys.readouterr().out
+    assert "vLLM starts with https://s3.example.org/m.tar?[removed]" in told
+    assert "abcdef" not in told
 
 
 async def test_a_vllm_that_dies_ends_it_with_its_last_words(

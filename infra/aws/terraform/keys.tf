@@ -19,7 +19,7 @@ locals {
   # Who may read which. Functions have no SQL in their package (docs/functions.md), and no gateway.
   secrets_of = {
     service   = [for name in keys(local.secrets) : name]
-    scheduler = [for name in keys(local.secrets) : name if contains(["REDIS_URL", "VESTIBULE_DATABASE_URL"], name)]
+    scheduler = [for name in keys(local.secrets) : name if contains(concat(["REDIS_URL", "VESTIBULE_DATABASE_URL"], local.has_fleet ? ["VESTIBULE_WORKER_TOKEN"] : []), name)]
     admission = [for name in keys(local.secrets) : name if !contains(["VESTIBULE_DATABASE_URL", "VESTIBULE_OWUI_JWT_SECRET"], name)]
     ticks     = ["REDIS_URL"]
   }

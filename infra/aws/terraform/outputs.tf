@@ -43,9 +43,28 @@ output "alarm_topic_arn" {
   value       = local.topic_arn
 }
 
-output "subnet_ids" {
-  description = "Where workers are launched."
-  value       = local.private_ids
+output "subnets" {
+  description = "Where workers are launched, by zone."
+  value       = local.subnets
+}
+
+output "fleet" {
+  description = "What a fleet's file says of this deployment; its pools are yours to add (docs/aws.md)."
+  value       = <<-END
+    [deployment]
+    name = "${var.name}"
+    admission_url = "https://${var.domain}"
+
+    [providers.aws]
+    kind = "aws"
+    region = "${var.region}"
+    subnets = { ${join(", ", [for zone, id in local.subnets : "${zone} = \"${id}\""])} }
+    types = { ${join(", ", [for kind in var.worker_instance_types : "\"${kind}\" = ${var.worker_slots}"])} }
+    markets = ["spot", "on-demand"]
+    launch_template = "${aws_launch_template.worker.id}"%{if var.model_archive != ""}
+    model_archive = "${var.model_archive}"
+    model_sha256 = "" # of the archive: sha256sum FILE%{endif}
+  END
 }
 
 output "worker_launch_template_id" {

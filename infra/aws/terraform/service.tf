@@ -20,9 +20,19 @@ locals {
     VESTIBULE_KEEPALIVE_TIMEOUT = tostring(local.idle_timeout + 60)
   })
 
+  scheduler_settings = merge(
+    local.settings,
+    { VESTIBULE_STATE_DIR = local.state_dir },
+    local.has_fleet ? { VESTIBULE_FLEET = local.fleet_path, FLEET = file(var.fleet_file) } : {},
+  )
+
+  # The fleet's file comes with the task's definition: all copies of it have the same, and another
+  # file is another definition, by which they are replaced. `$0` is the command.
+  scheduler_entry = local.has_fleet ? ["sh", "-c", "printf %s \"$FLEET\" > ${local.fleet_path} && exec vestibule $0"] : ["vestibule"]
+
   containers = {
-    service   = { command = ["admission"], settings = local.service_settings, ports = [local.service_port] }
-    scheduler = { command = ["scheduler"], settings = merge(local.settings, { VESTIBULE_STATE_DIR = local.state_dir }), ports = [] }
+    service   = { entry = ["vestibule"], command = ["admission"], settings = local.service_settings, ports = [local.service_port] }
+    scheduler = { entry = local.scheduler_entry, command = ["scheduler"], settings = local.scheduler_settings, ports = [] }
   }
 }
 
@@ -57,7 +67,8 @@ resource "aws_ecs_task_definition" "this" {
   network_mode             = "awsvpc"
   cpu                      = each.key == "service" ? var.task_cpu : 256
   memory                   = each.key == "service" ? var.task_memory : 512
-  execution_role_arn       = aws_iam_role.container[each.key].arn # no task role: what runs asks nothing of AWS
+  execution_role_arn       = aws_iam_role.container[each.key].arn
+  task_role_arn            = each.key == "scheduler" && local.has_fleet ? aws_iam_role.fleet[0].arn : null # nothing else asks AWS
 
   runtime_platform {
     operating_system_family = "LINUX"
@@ -71,6 +82,7 @@ resource "aws_ecs_task_definition" "this" {
   container_definitions = jsonencode([{
     name                   = each.key
     image                  = local.image
+    entryPoint             = each.value.entry
     command                = each.value.command
     essential              = true
     readonlyRootFilesystem = true
@@ -157,7 +169,7 @@ resource "aws_ecs_service" "scheduler" {
     assign_public_ip = false
   }
 
-  depends_on = [aws_iam_role_policy.container]
+  depends_on = [aws_iam_role_policy.container, aws_iam_role_policy.fleet]
 }
 
 # --- how many --------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # What Fargate may do to start a container: fetch its image and secrets, write its log. The code in
-# the container has no role at all.
+# the container has no role at all, but for the scheduler's where there is a fleet (fleet.tf).
 
 locals {
   # ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME[:TAG|@DIGEST]; other registries ask for no permission.

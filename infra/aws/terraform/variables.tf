@@ -52,9 +52,9 @@ variable "settings" {
   validation {
     condition = alltrue([
       for name in keys(var.settings) :
-      (name == "VESTIBULE_RATE_KEY" || !can(regex("_(KEY|TOKEN|SECRET|URL)$", name))) && !contains(["REDIS_HOST", "VESTIBULE_AUTH", "VESTIBULE_HOST", "VESTIBULE_PORT"], name)
+      (name == "VESTIBULE_RATE_KEY" || !can(regex("_(KEY|TOKEN|SECRET|URL)$", name))) && !contains(["REDIS_HOST", "VESTIBULE_AUTH", "VESTIBULE_FLEET", "VESTIBULE_HOST", "VESTIBULE_PORT"], name)
     ])
-    error_message = "settings: secrets, addresses of databases, VESTIBULE_AUTH, VESTIBULE_HOST and VESTIBULE_PORT are not given here."
+    error_message = "settings: secrets, addresses of databases, VESTIBULE_AUTH, VESTIBULE_FLEET, VESTIBULE_HOST and VESTIBULE_PORT are not given here."
   }
 }
 

@@ -61,3 +61,23 @@ variable "model_prefix" {
   type        = string
   default     = "models"
 }
+
+variable "model_archive" {
+  description = "Instead of model_bucket: s3://BUCKET/KEY.tar, which workers fetch by a URL that the scheduler signs for each (docs/providers.md). Needs a fleet."
+  type        = string
+  default     = ""
+  validation {
+    condition     = var.model_archive == "" || (can(regex("^s3://[a-z0-9.-]+/.+\\.(tar|tar\\.gz|tgz)$", var.model_archive)) && var.model_bucket == "")
+    error_message = "model_archive: s3://BUCKET/KEY, a tar (.tar, .tar.gz, .tgz), and no model_bucket."
+  }
+}
+
+variable "fleet_file" {
+  description = "The fleet's file (docs/fleet.md), which the scheduler runs with; `vestibule aws deploy --fleet` gives it. It holds no secret. Empty: workers are launched by hand."
+  type        = string
+  default     = ""
+  validation {
+    condition     = var.fleet_file == "" || (try(length(file(var.fleet_file)) <= 32768, false) && var.database_url_secret_arn != "")
+    error_message = "fleet_file: a file of at most 32 KiB, and database_url_secret_arn, as a fleet needs the scheduler."
+  }
+}

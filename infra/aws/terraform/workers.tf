@@ -48,7 +48,7 @@ resource "aws_launch_template" "worker" {
     tags          = { Name = "${var.name}-worker", deployment = var.name, managed-by = "vestibule" }
   }
 
-  # Names the secret, holds none: anybody who may describe instances reads this.
+  # Names the secret, holds none: anybody who may describe templates reads this.
   user_data = base64encode(templatefile("${path.module}/worker.sh.tftpl", {
     region         = var.region
     token_secret   = aws_secretsmanager_secret.key["VESTIBULE_WORKER_TOKEN"].arn
@@ -56,6 +56,7 @@ resource "aws_launch_template" "worker" {
     registry       = local.ecr.worker == null ? "" : split("/", var.worker_image)[0]
     port           = local.worker_port
     model          = var.worker_model
+    model_archive  = var.model_archive
     model_source   = var.model_bucket == "" ? "" : "s3://${var.model_bucket}/${var.model_prefix}"
     admission_url  = "https://${var.domain}"
     slots          = var.worker_slots
