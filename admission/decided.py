@@ -48,7 +48,7 @@ class Decided(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``short`` stays what it was while it holds: nobody looked. ``acted``: the last decision that
     asked for anything, in words. ``cold_start_ms``: while no worker is ready, how long until the
     first one is; None: one is, or none is coming. ``numbers``: those of
-    ``fleet_views.decided_view``, None or left out where they are not known; spans in ms.
+    ``decision_views.decided_view``, None or left out where they are not known; spans in ms.
     """
 
     at_ms: int

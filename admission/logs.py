@@ -33,5 +33,6 @@ def configure(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # One line per run of a tick would drown everything else.
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    # A line for each run of a tick, and one each second while a run takes long, would drown
+    # everything else; a tick says itself when it fails or is cut off.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)

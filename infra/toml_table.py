@@ -5,13 +5,14 @@ for ``wait_target_ms``, ``install = 900`` for ``install_s``.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 _UNITS = MappingProxyType({"_ms": 1000, "_s": 1})
+_OTHER = "Invalid enum value "  # as msgspec begins
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -40,7 +41,7 @@ def read(table: Mapping[str, Any], kind: type[T], place: str, problems: Problems
             try:
                 values[each.name] = _value(table[name], each.name, each.type)
             except msgspec.ValidationError as error:
-                problems.add(f"{place}.{name}", _told(str(error)))
+                problems.add(f"{place}.{name}", _told(str(error), each.type))
         elif each.required:
             problems.add(f"{place}.{name}", "missing")
     missing = [each for each in fields.values() if each.required and each.name not in values]
@@ -89,9 +90,18 @@ def _in_seconds(why: str, field: str) -> str:
     return _NUMBER.sub(lambda found: f"{float(found[0]) / 1000:g}", why).replace("_ms", "")
 
 
-def _told(message: str) -> str:
-    """msgspec's words: the place within the value first, and no word of types it has not."""
+def _told(message: str, kind: Any) -> str:
+    """msgspec's words: the place within the value first, which words there are to choose from, and
+    no word of types that TOML has not."""
     words, _, path = message.partition(" - at `$")
     within = path.rstrip("`").lstrip(".")
     text = words.removeprefix("Object ")
+    if text.startswith(_OTHER) and (choices := list(_choices(kind))):
+        text = f"{text.removeprefix(_OTHER)} is none of {', '.join(choices)}"
     return f"{within}: {text}" if within else text[:1].lower() + text[1:]
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    """Those of a Literal, wherever it is in the type."""
+    for each in get_args(kind):
+        yield from [each] if isinstance(each, str) else _choices(each)

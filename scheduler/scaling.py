@@ -8,6 +8,7 @@ it has its effect once, also when a scheduler dies or sleeps in between.
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +34,7 @@ SCALE_S = 5.0
 LIMIT_S = 30.0
 WAITED_MS = 60_000  # commands are taken within a second or two
 COMMANDS_MAX = 1_000  # that wait are looked at
+COMMANDS_AT_ONCE = 200  # of one decision, so that they can be kept; the next one is seconds later
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +187,8 @@ class Scaling:
     ) -> Kept:
         if decision.hold:
             return Kept(memory.dump(), (), kept.drained, kept.told)
-        commands = tuple(commands_of(decision, mine, offers, self._spec.pool, now_ms))
+        wanted = commands_of(decision, mine, offers, self._spec.pool, now_ms)
+        commands = tuple(islice(wanted, COMMANDS_AT_ONCE))
         began = {one.instances[0] for one in commands if one.kind is Kind.DRAIN}
         still = {one.id for one in mine if one.state is State.DRAINING}
         drained = frozenset(began | (kept.drained & still))

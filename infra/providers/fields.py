@@ -15,6 +15,7 @@ OURS = (
     "VESTIBULE_STATE_DIR",
 )
 """What a provider says itself, so that no machine takes the name of another."""
+PRICE_MAX = 1_000_000  # an hour, as `scheduler.prices` has it
 
 
 def require(holds: bool, field: str, rule: str) -> None:
@@ -30,7 +31,8 @@ def within(field: str, value: float, low: float, high: float) -> None:
 
 def price(field: str, value: float | None) -> None:
     """Money an hour, or None where nothing is billed."""
-    require(value is None or value > 0, field, "must be more than 0, or left out")
+    rule = f"must be more than 0 and less than {PRICE_MAX:,.0f}, or left out"
+    require(value is None or 0 < value < PRICE_MAX, field, rule)
 
 
 def fits(field: str, value: str, pattern: str, rule: str) -> None:

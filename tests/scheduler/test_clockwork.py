@@ -1,6 +1,7 @@
 """The clockwork: what ends, ends without anybody calling; two are safe; a failure stops nothing."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
@@ -12,6 +13,7 @@ from apscheduler.schedulers import base
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from admission import logs
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, PoolPolicy, Status, Ticket
 from admission.store.fence import Fence
@@ -203,3 +205,13 @@ async def test_a_tick_that_ends_while_the_clockwork_stops_is_no_error(
     async with clockwork.running(store, [], also=[tick]):
         await began.wait()
     assert "JobLookupError" not in caplog.text
+
+
+def test_a_tick_that_waits_long_for_a_database_is_not_a_line_each_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # pytest's own stay
+    logs.configure()
+    scheduler = logging.getLogger("apscheduler.scheduler")
+    assert not scheduler.isEnabledFor(logging.WARNING)
+    assert scheduler.isEnabledFor(logging.ERROR)

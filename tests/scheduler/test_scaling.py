@@ -13,7 +13,8 @@ from admission.instance import Command, Event, Instance, Kind, Offer, Order, Sta
 from admission.store import names
 from admission.store.fence import Fence, Fenced
 from admission.store.redis_store import RedisStore
-from scheduler.autoscale import FleetSpec
+from scheduler.autoscale import Decision, FleetSpec, Memory
+from scheduler.autoscale.decision import Act
 from scheduler.fleet.commands import Commands
 from scheduler.scaling import Kept, Scaling, places_of, read_kept, rooms_of
 from tests.fleet.words import machine, taken
@@ -113,6 +114,16 @@ async def test_the_first_who_comes_gets_a_machine_and_only_one(pool: Pool) -> No
     await pool.pass_s(scaling, 15)
     assert [one.state for one in await pool.instances()] == [State.PROVISIONING]
     assert not await pool.waiting()
+
+
+async def test_what_is_too_much_for_one_tick_is_asked_for_by_the_next_ones(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drains = tuple(Act(f"i-{number}", "of a large fleet " * 20, 0) for number in range(2_000))
+    decision = Decision(reason="all of them", drains=drains)
+    monkeypatch.setattr("scheduler.scaling.decide", lambda *_: (decision, Memory()))
+    await pool.scaling().run(pool.fence)
+    assert 50 <= len(await pool.store.fleet.commands(1_000)) < 1_000
 
 
 async def test_nobody_there_no_machine(pool: Pool) -> None:

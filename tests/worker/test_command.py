@@ -226,7 +226,7 @@ async def test_the_demo_worker_of_up_is_these_two_commands(
     demo = await asyncio.create_subprocess_exec(*demo_command(port=model_port), env=environment)
     agent = await asyncio.create_subprocess_exec(*agent_command(port=port), env=environment)
     await admission.until_ready()
-    assert admission.heartbeats[-1].body["models"] == ["vestibule-demo"]
+    await admission.until(lambda: admission.heartbeats[-1].body["models"] == ["vestibule-demo"])
     for child in (agent, demo):
         child.terminate()
         assert await asyncio.wait_for(child.wait(), DEADLINE_S) == 0
