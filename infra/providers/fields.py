@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -55,3 +56,11 @@ def variables(field: str, names: Iterable[str], *, kept: Iterable[str] = OURS) -
 def placed(folder: Path, path: str) -> Path:
     """A path of a fleet file, which lies in ``folder``."""
     return folder / Path(path).expanduser()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address means the machine that uses it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -108,7 +108,7 @@ async def test_what_cannot_be_read_holds_up_nothing_but_that_host(
         server.known_hosts.write_text("@revoked\n")
         provider = open_one(server, tmp_path)
     else:
-        provider = open_one(server, tmp_path, hosts=[host])
+        provider = open_one(server, tmp_path, AFAR, hosts=[host])
     with pytest.raises(Unclear):
         await provider.find(ID)
 
@@ -136,6 +136,7 @@ async def test_a_host_is_one_deployments_alone(tmp_path: Path, server: Sshd) -> 
 
 # --- settings -------------------------------------------------------------------------------------
 
+AFAR = "http://192.0.2.1:8600"  # of the addresses for documentation (RFC 5737)
 HOST = {"name": "one", "address": "10.0.0.7"}
 
 
@@ -170,7 +171,8 @@ def test_a_wrong_setting_is_named(table: dict[str, Any], field: str) -> None:
 
 
 async def test_an_order_of_two_lines_is_refused(tmp_path: Path) -> None:
-    provider = open_it(msgspec.convert({"hosts": [HOST]}, Settings, strict=True), tmp_path)
+    chosen = msgspec.convert({"hosts": [HOST]}, Settings, strict=True)
+    provider = open_it(chosen, tmp_path, admission_url=AFAR)
     with pytest.raises(Refused, match="model") as refused:
         await provider.launch(ID, Order("metal", model="m\nVESTIBULE_ADMISSION_URL=http://x"))
     assert refused.value.code == "PROVIDER_INVALID_ORDER"
@@ -181,4 +183,12 @@ def test_what_is_not_there_is_named(tmp_path: Path, field: str) -> None:
     missing: Any = ["NO_SUCH_SECRET"] if field == "secrets" else "no-such.toml"
     table = {"hosts": [HOST], field: missing}
     with pytest.raises(ValueError, match=f"^{field}: "):
-        open_it(msgspec.convert(table, Settings, strict=True), tmp_path)
+        open_it(msgspec.convert(table, Settings, strict=True), tmp_path, admission_url=AFAR)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8600", "http://localhost", "http://[::1]:80"])
+def test_a_host_that_would_look_for_the_service_at_itself(tmp_path: Path, url: str) -> None:
+    chosen = msgspec.convert({"hosts": [HOST]}, Settings, strict=True)
+    with pytest.raises(ValueError, match=r"^hosts: .* admission_url"):
+        open_it(chosen, tmp_path, admission_url=url)
+    open_it(chosen, tmp_path, admission_url=AFAR)

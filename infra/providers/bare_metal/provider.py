@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import worker_image
 from admission.instance import INSTANCE_ID, Instance, Offer, Order
@@ -44,6 +45,7 @@ class BareMetal(Diskless):
         self.lag_s: float = 0.0
         self._settings, self._deployment, self._clock = settings, deployment, clock
         fields.fits("deployment", deployment.name, r"[\w.-]+", "of A-Z a-z 0-9 . _ -")
+        _check_reach(settings, deployment.admission_url)
         for secret in settings.secrets:
             one_line = "\n" not in os.environ.get(secret, "\n")
             fields.require(one_line, "secrets", f"{secret} is not in this environment, in one line")
@@ -285,6 +287,19 @@ def _whole(answers: Answers) -> dict[str, Seen]:
     if missing:
         raise Unclear("; ".join(missing))
     return {name: seen for name, seen in answers.items() if isinstance(seen, Seen)}
+
+
+def _check_reach(settings: Settings, admission_url: str) -> None:
+    """An agent that never finds the service would only be seen to time out."""
+    if not fields.is_loopback(urlsplit(admission_url).hostname or ""):
+        return
+    for host in settings.hosts:
+        fields.require(
+            fields.is_loopback(host.address),
+            "hosts",
+            f"{host.name} would look for this service at {admission_url}, which is itself: say in"
+            " admission_url of [deployment] where it is",
+        )
 
 
 def _flavor(name: str) -> Flavor:

@@ -1,7 +1,5 @@
 """What an operator chooses of the hosts that are reached over SSH."""
 
-from ipaddress import ip_address
-
 from msgspec import Struct
 
 from infra.providers import fields
@@ -95,10 +93,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def with_tls(self) -> bool:
         """As the agent decides it for ``VESTIBULE_WORKER_TLS=auto``."""
-        try:
-            return not ip_address(self.listen).is_loopback
-        except ValueError:
-            return self.listen != "localhost"
+        return not fields.is_loopback(self.listen)
 
 
 def _check_path(field: str, path: str) -> None:
