@@ -85,11 +85,10 @@ async def test_a_lease_that_lapsed_cuts_its_block(
 async def test_who_is_cancelled_while_waiting_takes_only_that_place_along(
     vestibule: Client, call: Caller
 ) -> None:
-    async with person(vestibule, "bob") as bob, person(vestibule, "ada") as one:
+    async with person(vestibule, "bob") as bob:
         await bob.has_it()
-        await one.waits()
-        async with person(vestibule, "ada") as other:
-            await other.waits()
+        async with person(vestibule, "ada") as one, person(vestibule, "ada") as other:
+            await asyncio.gather(one.waits(), other.waits())
             one.task.cancel()
             await asyncio.wait({one.task})
             assert await busy(call) == (1, 1)
