@@ -11,16 +11,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from admission.clock import RedisClock
 from admission.settings import Settings
-from admission.store.redis_store import RedisStore
-from infra import cli, fleet_duties, service
+from infra import cli
 from infra.fleet import provision
-from scheduler import clockwork, leases, table
+from scheduler import leases, table
 from scheduler.fleet import duties
 from tests.api.calls import until
-from tests.conftest import service_settings
-from tests.ports import free_port
+from tests.providers import life
 
 WORKER = Path(__file__).parent / "small_worker.py"
 FLEET = """
@@ -64,28 +61,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def served(redis: Redis, tmp_path: Path, quick: None) -> AsyncIterator[Settings]:
     """The service and a scheduler with a fleet, in this process."""
     text = FLEET.format(folder=tmp_path, python=sys.executable, worker=WORKER)
-    (tmp_path / "fleet.toml").write_text(text)
-    settings = service_settings(
-        VESTIBULE_STATE_DIR=str(tmp_path),
-        VESTIBULE_PORT=str(free_port()),
-        VESTIBULE_FLEET=str(tmp_path / "fleet.toml"),
-    )
-    file = fleet_duties.of(settings)
-    store = RedisStore(redis, RedisClock(), settings.pool_policy(needs_worker=True))
-    async with (
-        service.serving(store, settings),
-        service.books_of(store, settings) as books,
-        fleet_duties.opened(file, store, settings, keep_local=False) as fleet,
-        clockwork.running(store, (), None, books, fleet.ticks),
-        fleet.ending(),
-    ):
-        await until(lambda: _all_offered(store))
+    async with life.served(redis, tmp_path, text, keep_local=False) as settings:
         yield settings
-    await store.drained()
-
-
-async def _all_offered(store: RedisStore) -> bool:
-    return len(await store.fleet.offers()) == 2
 
 
 @pytest.fixture

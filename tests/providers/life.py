@@ -49,8 +49,10 @@ class Fleet:
 
 
 @asynccontextmanager
-async def serving(redis: Redis, folder: Path, fleet_file: str) -> AsyncIterator[Fleet]:
-    """``fleet_file``: its text."""
+async def served(
+    redis: Redis, folder: Path, fleet_file: str, *, keep_local: bool = True
+) -> AsyncIterator[Settings]:
+    """``fleet_file``: its text. All its providers have told what they offer."""
     (folder / "fleet.toml").write_text(fleet_file)
     settings = service_settings(
         VESTIBULE_STATE_DIR=str(folder),
@@ -58,21 +60,27 @@ async def serving(redis: Redis, folder: Path, fleet_file: str) -> AsyncIterator[
         VESTIBULE_FLEET=str(folder / "fleet.toml"),
     )
     file = fleet_duties.of(settings)
+    assert file is not None
     store = RedisStore(redis, RedisClock(), settings.pool_policy(needs_worker=True))
     async with (
         service.serving(store, settings),
         service.books_of(store, settings) as books,
-        fleet_duties.opened(file, store, settings, keep_local=True) as fleet,
+        fleet_duties.opened(file, store, settings, keep_local=keep_local) as fleet,
         clockwork.running(store, (), None, books, fleet.ticks),
-        ClientSession() as http,
+        fleet.ending(),
     ):
         async with asyncio.timeout(30):
-            while True:
-                if await store.fleet.offers():
-                    break
+            while len(await store.fleet.offers()) < len(file.providers):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        yield Fleet(settings, http)
+        yield settings
     await store.drained()
+
+
+@asynccontextmanager
+async def serving(redis: Redis, folder: Path, fleet_file: str) -> AsyncIterator[Fleet]:
+    """As `served`, for an admin."""
+    async with served(redis, folder, fleet_file) as settings, ClientSession() as http:
+        yield Fleet(settings, http)
 
 
 async def live(fleet: Fleet, order: Json, *, ready_s: float, gone_s: float) -> Json:
