@@ -6,11 +6,13 @@ several schedulers have files of different age.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from admission.instance import Instance, State
-from admission.store.redis_store import RedisStore
-from admission.store.tick_store import TickFacts
+
+if TYPE_CHECKING:  # the commands, which know the names of ticks, ask over HTTP alone
+    from admission.store.redis_store import RedisStore
+    from admission.store.tick_store import TickFacts
 
 AUTOSCALER = "autoscaler"
 """``asked_by`` of what the autoscaler ordered: nobody else means to end it."""
@@ -43,7 +45,7 @@ def is_file(tick: str) -> bool:
     return tick.startswith(_FILE)
 
 
-def files_of(ticks: Sequence[TickFacts]) -> dict[str, str]:
+def files_of(ticks: "Sequence[TickFacts]") -> dict[str, str]:
     """The digests of the fleet files that schedulers have now, each with one who has it."""
     return {
         tick.name.removeprefix(_FILE): tick.holder
@@ -68,7 +70,7 @@ class Attendance(NamedTuple):
     pools: frozenset[str]
 
     @classmethod
-    async def of(cls, store: RedisStore) -> "Attendance":
+    async def of(cls, store: "RedisStore") -> "Attendance":
         """
         Raises:
             StoreUnavailable.

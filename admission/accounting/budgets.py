@@ -10,13 +10,12 @@ What is asked of SQL blocks; call it in a thread.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from admission import logs
 from admission.accounting.cost import HOUR_MS, MICRO, Uptime
@@ -24,6 +23,7 @@ from admission.accounting.cost_tables import alarms
 from admission.accounting.cost_tables import budgets as table
 from admission.accounting.costs import billed
 from admission.accounting.ledger import Ledger
+from admission.accounting.upsert import upsert
 from admission.domain import POOL_NAME
 
 AMOUNT_MIN, AMOUNT_MAX = 0.01, 1e9
@@ -34,8 +34,6 @@ NAME_MAX = 64
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Budget(Struct, frozen=True, kw_only=True):
@@ -252,7 +250,7 @@ def _keep(connection: Connection, wanted: Sequence[Budget], now_ms: int) -> None
     names = [budget.name for budget in wanted]
     gone = delete(table).where(table.c.name.not_in(names), table.c.looked_ms <= now_ms)
     connection.execute(gone)
-    statement = _INSERT[connection.dialect.name](table)
+    statement = upsert(connection, table)
     new = statement.excluded
     later = statement.on_conflict_do_update(
         index_elements=[table.c.name],
@@ -272,7 +270,7 @@ def _keep(connection: Connection, wanted: Sequence[Budget], now_ms: int) -> None
 
 
 def _is_new(connection: Connection, alarm: Alarm) -> bool:
-    statement = _INSERT[connection.dialect.name](alarms).on_conflict_do_nothing()
+    statement = upsert(connection, alarms).on_conflict_do_nothing()
     row = {
         "budget": alarm.budget.name,
         "begin_ms": alarm.begin_ms,

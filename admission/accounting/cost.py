@@ -15,8 +15,7 @@ HOUR_MS = 3_600_000
 MICRO = 1_000_000
 PROMPT_WEIGHT, COMPLETION_WEIGHT = 1, 4
 """How much of a machine a token counts for. A choice: a prompt is read at once, an answer token by
-token. Public price lists ask 2 to 6 times as much for a token of an answer (OpenAI's GPT-4o, 2.50
-and 10 USD a million: 4)."""
+token."""
 OF_MACHINES = ("pool", "instance", "hour", "day")
 BY = ("pool", "model", "user", "project", "key", "instance", "hour", "day")
 """By which costs are told apart; the first without a wish. The others follow from use."""

@@ -6,18 +6,17 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from admission import logs
 from admission.accounting.cost import HOUR_MS, Uptime
 from admission.accounting.cost_tables import WORK_DIMENSIONS, WORKED, uptimes, work
 from admission.accounting.instance_tables import ENTRY, instances
 from admission.accounting.tables import requests
+from admission.accounting.upsert import upsert
 from admission.instance import Instance
 
 SINCE = 3
 """The schema that first has them."""
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _INSTANCE = msgspec.json.Decoder(Instance)
 
 log = logging.getLogger(__name__)
@@ -26,9 +25,8 @@ log = logging.getLogger(__name__)
 def fill(connection: Connection) -> None:
     """Fill the new tables from the requests and instances that are not forgotten yet; what stands
     there stays."""
-    insert = _INSERT[connection.dialect.name]
     if rows := list(_uptimes(connection)):
-        connection.execute(insert(uptimes).on_conflict_do_nothing(), rows)
+        connection.execute(upsert(connection, uptimes).on_conflict_do_nothing(), rows)
     columns = requests.c
     begin = (columns.at_ms - columns.at_ms % HOUR_MS).label("begin_ms")
     whose = [columns[name] for name in WORK_DIMENSIONS]
@@ -37,7 +35,7 @@ def fill(connection: Connection) -> None:
         .where(columns.prompt_tokens + columns.completion_tokens > 0)
         .group_by(begin, *whose)
     )
-    all_of_it = insert(work).from_select(["begin_ms", *WORK_DIMENSIONS, *WORKED], done)
+    all_of_it = upsert(connection, work).from_select(["begin_ms", *WORK_DIMENSIONS, *WORKED], done)
     connection.execute(all_of_it.on_conflict_do_nothing())
 
 

@@ -8,17 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, literal_column, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from admission.accounting.history_tables import REQUEST_SUMS, samples
 from admission.accounting.ledger import HOUR_MS, Ledger
 from admission.accounting.reports import ROWS_MAX, TooManyRows
 from admission.accounting.tables import requests
+from admission.accounting.upsert import upsert
 
 EACH_WORKER = "*"
 FORGOTTEN_AT_ONCE_MS = 6 * HOUR_MS  # also where much less is kept from now on
 
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _MEANS = ("ready", "slots", "busy", "waiting", "wait_ms", "gpu_load", "gpu_memory")
 
 
@@ -65,8 +64,8 @@ def keep(
         rows = [{"begin_ms": begin_ms, **asdict(each), **_of(sums, each)} for each in seen]
         new = 0
         if rows:
-            insert = _INSERT[connection.dialect.name](samples).on_conflict_do_nothing()
-            statement = insert.returning(samples.c.pool)
+            new = upsert(connection, samples).on_conflict_do_nothing()
+            statement = new.returning(samples.c.pool)
             new = len(connection.execute(statement, rows).all())
         oldest_ms = connection.execute(select(func.min(samples.c.begin_ms))).scalar()
         if oldest_ms is not None and oldest_ms < forget_ms:

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table, and_, delete, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 
 from admission import logs
@@ -21,12 +20,12 @@ from admission.accounting import uptimes
 from admission.accounting.cost import Uptime
 from admission.accounting.instance_tables import ENTRY, events, instances, volumes
 from admission.accounting.ledger import Ledger, LedgerUnavailable
+from admission.accounting.upsert import upsert
 from admission.instance import Event, Instance, State
 from admission.store.fleet_records import Recorded
 
 PRUNED_AT_ONCE = 1_000  # instances, with all that belongs to them
 
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _INSTANCE = msgspec.json.Decoder(Instance)
 
 log = logging.getLogger(__name__)
@@ -137,11 +136,10 @@ def prune(ledger: Ledger, before_ms: int) -> int:
 
 
 def _add(connection: Connection, entries: Sequence[Recorded]) -> int:
-    insert = _INSERT[connection.dialect.name]
     rows = {(row["entry_ms"], row["entry_number"]): row for row in map(_event_row, entries)}
     if not rows:
         return 0
-    statement = insert(events).on_conflict_do_nothing().returning(events.c.entry_number)
+    statement = upsert(connection, events).on_conflict_do_nothing().returning(events.c.entry_number)
     # Two who write the same rows take their locks in one order, and none waits for the other.
     new = connection.execute(statement, [rows[key] for key in sorted(rows)]).all()
     newest: dict[str, Recorded] = {}
@@ -150,16 +148,17 @@ def _add(connection: Connection, entries: Sequence[Recorded]) -> int:
             newest[entry.instance.id] = entry
     last = [newest[name] for name in sorted(newest)]
     if last:
-        connection.execute(_later(insert(instances), instances), list(map(_instance_row, last)))
+        connection.execute(_later(connection, instances), list(map(_instance_row, last)))
     uptimes.keep(connection, _uptimes(last))
     disks = {(row["provider"], row["provider_volume_id"]): row for row in _volume_rows(last)}
     if disks:
-        connection.execute(_later(insert(volumes), volumes), [disks[key] for key in sorted(disks)])
+        connection.execute(_later(connection, volumes), [disks[key] for key in sorted(disks)])
     return len(new)
 
 
-def _later(statement: Any, table: Table) -> Any:
+def _later(connection: Connection, table: Table) -> Any:
     """The insert that takes the place of a row from an earlier entry."""
+    statement = upsert(connection, table)
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=list(table.primary_key.columns),

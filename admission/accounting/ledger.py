@@ -30,7 +30,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from admission import logs
@@ -46,6 +45,7 @@ from admission.accounting.tables import (
     schema,
     sums,
 )
+from admission.accounting.upsert import upsert
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -80,9 +80,6 @@ class Ledger:
         if self._url.drivername in ("postgres", "postgresql"):
             self._url = self._url.set(drivername="postgresql+psycopg")
         self._engine = _engine(self._url, writes=writes)
-        self._insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[
-            self._engine.dialect.name
-        ]
         self._fit = False
 
     def close(self) -> None:
@@ -128,14 +125,14 @@ class Ledger:
     def _add(self, connection: Connection, records: Sequence[Record]) -> int:
         # Two who write the same rows take their locks in one order, and none waits for the other.
         rows = [_row(record) for record in sorted(records, key=lambda record: record.id)]
-        statement = self._insert(requests).on_conflict_do_nothing().returning(requests.c.id)
+        statement = upsert(connection, requests).on_conflict_do_nothing().returning(requests.c.id)
         new = set(connection.execute(statement, rows).scalars())
         fresh = list({record.id: record for record in records if record.id in new}.values())
         if fresh:
-            connection.execute(_adding(self._insert(sums), sums, SUMMED), _sums_of(fresh))
+            connection.execute(_adding(upsert(connection, sums), sums, SUMMED), _sums_of(fresh))
             if done := _work_of(fresh):
-                connection.execute(_adding(self._insert(work), work, WORKED), done)
-            connection.execute(_used(self._insert(models)), _models_of(fresh))
+                connection.execute(_adding(upsert(connection, work), work, WORKED), done)
+            connection.execute(_used(upsert(connection, models)), _models_of(fresh))
         return len(fresh)
 
     def _check(self, connection: Connection) -> None:

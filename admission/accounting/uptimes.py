@@ -8,14 +8,13 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, case, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from admission.accounting.cost import Uptime
 from admission.accounting.cost_tables import uptimes
 from admission.accounting.instance_tables import ENTRY
 from admission.accounting.ledger import Ledger
+from admission.accounting.upsert import upsert
 
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _OF_THE_ORDER = ("pool", "model", "currency", "price_per_hour", "least_ms")
 
 
@@ -28,7 +27,7 @@ def keep(connection: Connection, told: Iterable[tuple[dict[str, int], Uptime]]) 
     rows = [{**entry, **_clean(uptime)} for entry, uptime in told]
     if not rows:
         return
-    statement = _INSERT[connection.dialect.name](uptimes)
+    statement = upsert(connection, uptimes)
     new, old = statement.excluded, uptimes.c
     is_adopted = new.price_per_hour.is_(None)
     changes = {each.name: new[each.name] for each in uptimes.columns if not each.primary_key}

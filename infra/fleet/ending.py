@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from admission.attendance import pool_tick
 from infra.fleet import figures
 from infra.fleet.service import Service
 
@@ -66,6 +67,6 @@ def _pools(ours: Service, workers: dict[str, Json], wanted: Sequence[Json]) -> l
         if not left:
             used = f"{pool['active']} {KINDS[pool['kind']]}"
             found.append(f"  No ready worker is left for {name}: {used}, {pool['waiting']} wait.")
-        if pool["capacity_setting"] == "auto" and f"scale-{name}" in led:
+        if pool["capacity_setting"] == "auto" and pool_tick(name) in led:
             found.append(f"  {name} follows its queue: its autoscaler may order others.")
     return found
