@@ -1,7 +1,10 @@
 """What a worker or a caller may not do for ever: each limit has a name, a default and an end."""
 
 import asyncio
+import ctypes
 import socket
+import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -16,7 +19,9 @@ from tests.api.conftest import served_at
 from tests.conftest import DEADLINE_S, Service
 from tests.gateway.conftest import Chatter, Start, make_ready
 from tests.gateway.upstream import ANSWER, CHUNKS, Upstream, chat, listening
+from tests.gateway.waiters import waiting
 
+SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # asm-generic/socket.h, linux/bpf_common.h
 SOON_S = 0.4  # a limit that is reached, and that an answer on a slow machine still keeps
 Limited = Callable[..., AbstractAsyncContextManager[tuple[Service, Chatter]]]
 
@@ -157,6 +162,34 @@ async def test_a_caller_who_reads_nothing_is_cut_off(
             async with asyncio.timeout(DEADLINE_S):
                 await model.canceled.wait()
     assert "caller_reads_nothing" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: socket filters")
+@pytest.mark.usefixtures("pings_often")
+async def test_a_caller_whose_machine_is_gone_leaves_the_queue(
+    limited: Limited, model: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its machine would have acknowledged is only a ping here, far less than any buffer."""
+    body = chat(stream=True)
+    async with limited(model, reader_timeout=SOON_S) as (service, _):
+        address = urlsplit(service.url)
+        with socket.create_connection((address.hostname, address.port)) as client:
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+                b"Authorization: Bearer service-key\r\nX-OpenWebUI-User-Id: bob\r\n"
+                b"X-Vestibule-Wait: 60\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            await waiting(service, 1)
+            _hear_nothing_more(client)
+            await waiting(service, 0)
+    assert "caller_reads_nothing" in caplog.text
+
+
+def _hear_nothing_more(client: socket.socket) -> None:
+    """The kernel drops what comes, also what would be acknowledged, as if the cable were cut."""
+    drop = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(drop))
+    client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 # --- a worker that is full ----------------------------------------------------------------------
