@@ -6,6 +6,7 @@ top, the imports between the modules fall away, and the rest stays as it is writ
 
 import ast
 import itertools
+from collections import Counter
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
@@ -36,8 +37,15 @@ def pipeline() -> str:
 
 
 def assemble(*modules: str) -> str:
-    """One text: the last module's docstring first, then all imports, then each module's code."""
+    """One text: the last module's docstring first, then all imports, then each module's code.
+
+    Raises:
+        ValueError: two modules give one name to two things, of which only the later would stay.
+    """
     parts = [_parts(resources.files(PACKAGE).joinpath(f"{name}.py")) for name in modules]
+    names = Counter(name for part in parts for name in part.names)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise ValueError(f"more than one of {', '.join(modules)} has: {', '.join(twice)}")
     imports = sorted(set().union(*(part.imports for part in parts)), key=_plain_ones_first)
     top = "\n".join([parts[-1].head, "", *imports])
     bodies = [f"# ---- {part.about} ----\n\n{part.body}" for part in parts]
@@ -48,6 +56,7 @@ class _Part(NamedTuple):
     head: str  # the docstring as it is written
     about: str  # its first line
     imports: set[str]  # from elsewhere
+    names: set[str]  # of its own
     body: str
 
 
@@ -63,12 +72,23 @@ def _parts(module: Traversable) -> _Part:
         head="\n".join(lines[: docstring.end_lineno]),
         about=(ast.get_docstring(tree) or "").split("\n")[0],
         imports=imports,
+        names=set().union(*map(_defined, statements)),
         body="\n".join(lines[last.end_lineno :]).strip("\n"),
     )
 
 
 def _is_import(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Import | ast.ImportFrom)
+
+
+def _defined(statement: ast.stmt) -> set[str]:
+    """The names that a statement of a module gives to something of its own."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return {name}
+    return set()
 
 
 def _single(statement: ast.stmt) -> set[str]:

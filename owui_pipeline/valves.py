@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, field_validator
 from owui_pipeline.words import own_texts
 
 Language = Literal["auto", "en", "fr", "it", "de", "es"]
+ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 RULE = re.compile(r"\s*(role|group):([^=]+?)\s*=\s*([a-z0-9-]{1,32})\s*")
 
 
@@ -61,6 +62,16 @@ class SharedValves(BaseModel):
         ' {"paused": "Closed until Monday."} or {"fr": {"paused": "Fermé."}}.',
     )
 
+    @field_validator("admission_url")
+    @classmethod
+    def _can_be_called(cls, text: str) -> str:
+        return address(text)
+
+    @field_validator("service_key")
+    @classmethod
+    def _as_it_was_made(cls, text: str) -> str:
+        return text.strip()  # what is pasted has a line's end
+
     @field_validator("priorities")
     @classmethod
     def _rules_can_be_read(cls, text: str) -> str:
@@ -72,6 +83,18 @@ class SharedValves(BaseModel):
     def _texts_can_be_read(cls, text: str) -> str:
         own_texts(text)
         return text
+
+
+def address(text: str) -> str:
+    """Vestibule's address, also where it is written as a connection's, with ``/v1``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = text.strip().rstrip("/").removesuffix("/v1")
+    if not ADDRESS.fullmatch(found):
+        raise ValueError(f"admission_url: {text!r} is not an address like http://127.0.0.1:8600")
+    return found
 
 
 def priority_rules(text: str) -> list[tuple[str, str, str]]:

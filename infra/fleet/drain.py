@@ -4,8 +4,9 @@ import argparse
 import json
 from typing import Any
 
+from infra import consent
 from infra.errors import CommandError
-from infra.fleet import consent, ending, numbers, service
+from infra.fleet import ending, numbers, service
 from infra.fleet.service import Refused, Service
 
 DRAINS = ("ready", "draining")

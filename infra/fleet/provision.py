@@ -7,8 +7,9 @@ import time
 from contextlib import closing
 from typing import Any
 
+from infra import consent
 from infra.errors import CommandError
-from infra.fleet import consent, figures, numbers, service
+from infra.fleet import figures, numbers, service
 from infra.fleet.bars import Bars, Way
 from infra.fleet.service import Refused, Service, Unanswered
 

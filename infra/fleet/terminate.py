@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import Any
 
-from infra.fleet import consent, ending, figures, numbers, service
+from infra import consent
+from infra.fleet import ending, figures, numbers, service
 from infra.fleet.service import Refused, Service
 
 OVER = frozenset({"terminating", "terminated", "archived"})

@@ -5,12 +5,12 @@ Knows what an install leaves behind; changes nothing.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from infra.owui import function, surroundings, trial, valves
 from infra.owui.change import shown
-from infra.owui.connections import HEADERS, USER, USER_HEADER, Connection, Connections
+from infra.owui.connections import HEADERS, USER, USER_HEADER, Connections
 from infra.owui.function import SWITCHES, Installed
 from infra.owui.signin import sign_in
 from infra.owui.target import address
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     with OpenWebUI(address(args.url, "--url")) as webui:
         webui.find()
         sign_in(webui, args)
-        report = look(webui, args.function_id.lower())
+        report = look(webui, args.function_id)
     if args.json:
         print(json.dumps(report, indent=2))
     else:
@@ -45,10 +45,7 @@ def look(webui: OpenWebUI, function_id: str) -> Json:
     """
     installed = Installed.read(webui, function_id)
     url = str(installed.valves.get("admission_url") or "")
-    connections = [
-        _connection(webui, place, one)
-        for place, one in Connections.of(webui.read("/openai/config")).ours
-    ]
+    connections = _connections(webui)
     admission: Json | None = None
     if url:
         key = str(installed.valves.get("service_key") or "")
@@ -86,17 +83,27 @@ def _valves(installed: Installed) -> Json:
     }
 
 
-def _connection(webui: OpenWebUI, place: int, one: Connection) -> Json:
+def _connections(webui: OpenWebUI) -> list[Json]:
+    every = Connections.of(webui.read("/openai/config"))
+    known = trial.sources(webui)
+    return [_connection(webui, known, every, place) for place, _ in every.ours]
+
+
+def _connection(
+    webui: OpenWebUI, known: Mapping[str, Json], every: Connections, place: int
+) -> Json:
+    one = every.all[place]
     found = trial.models_of(webui, one) if one.enabled else trial.Trial()
     problems = [found.problem, trial.header_problem(one, HEADERS)]
     if one.enabled and not found.problem:
-        problems.append(trial.identity_of(webui, place, one.url).problem)
+        problems.append(trial.diverted(known, place, every.all, found.models or ()))
+        problems.append(trial.identity_of(webui, known, place, one.url).problem)
     plain = one.headers.get(USER_HEADER) == USER
     return {
         "url": one.url,
         "enabled": one.enabled,
         "users_named_by": USER_HEADER if plain else "signed JWT",
-        "models": found.models,
+        "models": None if found.models is None else len(found.models),
         "problems": [text for text in problems if text],
     }
 
@@ -110,10 +117,7 @@ def _problems(webui: OpenWebUI, report: Json) -> Iterator[str]:
         yield f"the Function is not installed: {AGAIN}"
     else:
         if not found["up_to_date"]:
-            yield (
-                f"the Function there (version {found['version']}) is not the one of this Vestibule"
-                f" (version {found['this_version']}): {AGAIN}"
-            )
+            yield f"the Function there has {_other_text(found)}: {AGAIN}"
         for switch in SWITCHES:
             if not found[switch]:
                 yield f"the Function is not {switch}: {AGAIN}"
@@ -128,6 +132,11 @@ def _problems(webui: OpenWebUI, report: Json) -> Iterator[str]:
         yield report["admission"]["problem"]
 
 
+def _other_text(found: Json) -> str:
+    same = found["version"] == found["this_version"]
+    return f"another {'text' if same else 'version'} than this Vestibule's {found['this_version']}"
+
+
 def _counted(models: int | None) -> str:
     return "1 model" if models == 1 else f"{models or 0} models"
 
@@ -138,8 +147,7 @@ def told(report: Json) -> Iterator[str]:
     yield f"Open WebUI {webui['version']} at {webui['url']}"
     if found["installed"]:
         switches = ", ".join(name if found[name] else f"not {name}" for name in SWITCHES)
-        other = f"not the {found['this_version']} of this Vestibule"
-        same = "as this one" if found["up_to_date"] else other
+        same = "as this one" if found["up_to_date"] else _other_text(found)
         yield f"function {found['id']}: {found['version']} ({same}), {switches}"
     else:
         yield f"function {found['id']}: not installed"

@@ -2,6 +2,7 @@
 
 import argparse
 
+from infra import consent
 from infra.errors import CommandError
 from infra.owui import checking, installing, removing, signin, variables
 from owui_pipeline import assemble
@@ -34,7 +35,20 @@ def configure(owui: argparse.ArgumentParser) -> None:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     signin.configure(parser)
-    parser.add_argument("--function-id", default="vestibule", help="its id in Open WebUI")
+    parser.add_argument(
+        "--function-id", type=function_id, default="vestibule", help="its id in Open WebUI"
+    )
+
+
+def function_id(text: str) -> str:
+    """As Open WebUI takes it, and stores it: in small letters.
+
+    Raises:
+        ArgumentTypeError: not a name.
+    """
+    if not text.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not letters, digits and underscores only")
+    return text.lower()
 
 
 def _install(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +89,7 @@ def _uninstall(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--function-only", action="store_true", help="leave the connections")
     parser.add_argument("--dry-run", action="store_true", help="print what would go")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    consent.add_words(parser)
     parser.set_defaults(run=removing.run)
 
 

@@ -106,17 +106,18 @@ class Connections:
         """Ours, with their places."""
         return ((i, one) for i, one in enumerate(self.all) if one.ours)
 
-    def gated(self, target: Target, old_key: str | None, new_key: str) -> "Connections":
+    def gated(self, target: Target, old: Json, new: Json) -> "Connections":
         """With a connection for each gateway that was named, and our headers on all of ours.
 
-        What of ours has the Function's old key gets its new one, so that a key that changed needs
-        to be named once.
+        ``old`` and ``new`` are the Function's valves. What of ours has the Function's old key gets
+        its new one, so that a key that changed needs to be named once.
         """
-        every = list(self.all)
-        named = target.gateways or (Gateway(self._unnamed(target), target.key),)
-        for i, one in self.ours:
-            renewed = old_key is not None and one.key == old_key
-            every[i] = replace(one, key=new_key if renewed else one.key).gated(target)
+        named = target.gateways or (Gateway(self._unnamed(target), target.key, target.prefix_id),)
+        every = self._moved(target, old.get("admission_url"))
+        for i, one in enumerate(every):
+            if one.ours:
+                key = new["service_key"] if one.key == old.get("service_key") else one.key
+                every[i] = replace(one, key=key).gated(target)
         for gateway in named:
             place = next((i for i, one in enumerate(every) if _same(one.url, gateway.url)), None)
             if place is None:
@@ -136,15 +137,33 @@ class Connections:
         undone = none_left and any(self.all[i].config.get(NOTE) for i in gone)
         return Connections(self.enabled and not undone, left)
 
+    def _moved(self, target: Target, former: str | None) -> list[Connection]:
+        """All; ours to the admission that the Function has asked so far goes along with it, unless
+        there is one at the new address."""
+        new = target.admission
+        if not former or new not in [gateway.url for gateway in target.gateways]:
+            return list(self.all)
+        if any(_same(one.url, new) for one in self.all):
+            return list(self.all)
+        return [
+            replace(one, url=f"{new}/v1") if one.ours and _same(one.url, former) else one
+            for one in self.all
+        ]
+
     def _unnamed(self, target: Target) -> str:
         """The gateway that is meant when none was named: ours if there is one, else this one."""
         ours = [one.url for _, one in self.ours]
         near = [url for url in ours if _same(url, target.here)]
-        return ((near or ours)[0] if ours else target.here).rstrip("/").removesuffix("/v1")
+        return base((near or ours)[0] if ours else target.here)
 
 
-def _same(url: str, gateway: str) -> bool:
-    return url.rstrip("/").removesuffix("/v1") == gateway
+def base(url: str) -> str:
+    """A gateway's address, without what Open WebUI needs at its end."""
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _same(one: str, other: str) -> bool:
+    return base(one) == base(other)
 
 
 def _named(one: Connection, gateway: Gateway) -> Connection:

@@ -23,6 +23,7 @@ AUTHOR = "Vestibule"
 DESCRIPTION = "Shows each chat its place in line and lets it through when its turn comes."
 SWITCHES = {"active": ("is_active", "toggle"), "global": ("is_global", "toggle/global")}
 """Name -> the field that says how it stands, and the call that flips it."""
+FLIPS = 3
 
 Json = dict[str, Any]
 
@@ -94,16 +95,24 @@ class Installed:
             return None
         return text_facts(self.text) | {name: self.stands(name) for name in SWITCHES}
 
-    def put(self, webui: OpenWebUI, text: str) -> None:
-        """Create it or bring it to this text, and switch it on for every model."""
+    def write_text(self, webui: OpenWebUI, text: str) -> None:
+        """Create it, switched off, or bring it to this text."""
         item, path = f"the function {self.function_id}", f"/api/v1/functions/id/{self.function_id}"
         if not self.exists:
             webui.write("/api/v1/functions/create", self._form(text), f"{item} is refused")
         elif text != self.text:
             webui.write(f"{path}/update", self._form(text), f"{item} is refused")
-        for switch, (_, call) in SWITCHES.items():
-            if not self.stands(switch):
-                webui.write(f"{path}/{call}", None, f"{item} cannot be switched to {switch}")
+
+    def switch_on(self, webui: OpenWebUI) -> None:
+        """For every model. Open WebUI flips switches: somebody who flips it in the same moment has
+        it off again, so the answer counts."""
+        item, path = f"the function {self.function_id}", f"/api/v1/functions/id/{self.function_id}"
+        for switch, (field, call) in SWITCHES.items():
+            failure = f"{item} cannot be switched to {switch}"
+            on, flips = self.stands(switch), 0
+            while not on and flips < FLIPS:
+                on = bool(webui.write(f"{path}/{call}", None, failure).get(field))
+                flips += 1
 
     def write_valves(self, webui: OpenWebUI, valves: Json) -> None:
         """All at once: what is not among them falls back to its default."""

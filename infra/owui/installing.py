@@ -6,6 +6,7 @@ one change after the other is made and printed; a dry run prints the same and ma
 
 import argparse
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from pydantic import BaseModel
 
@@ -55,11 +56,9 @@ def install(webui: OpenWebUI, target: Target, *, dry_run: bool, verbose: bool) -
     kind = function.valves_of(function.source())
     lost = valves.unfit(kind, installed.valves)
     merged = valves.merged({k: v for k, v in installed.valves.items() if k not in lost}, target)
-    known_key = installed.valves.get("service_key")
-    wanted = current.gated(target, known_key, merged["service_key"])
+    wanted = current.gated(target, installed.valves, merged)
     changes = [
-        _function(webui, installed, lost, verbose),
-        _valves(webui, installed, merged, kind, lost),
+        *_function(webui, installed, merged, kind, lost, verbose),
         *_connections(webui, current, wanted),
     ]
     for change in changes:
@@ -81,50 +80,47 @@ def install(webui: OpenWebUI, target: Target, *, dry_run: bool, verbose: bool) -
         yield "Dry run: nothing was written."
 
 
-def _function(webui: OpenWebUI, installed: Installed, lost: Lost, verbose: bool) -> Change:
+def _function(
+    webui: OpenWebUI,
+    installed: Installed,
+    wanted: valves.Json,
+    kind: type[BaseModel],
+    lost: Lost,
+    verbose: bool,
+) -> Iterator[Change]:
+    """Its text, and its valves."""
     text, stored = function.source(), installed.valves
 
+    @cache  # both at once: switched on without its valves it would refuse every chat
     def make() -> None:
         # Open WebUI takes no text that its stored valves do not fit (400). Without a value the
         # old text has its default for a moment.
-        if lost and text != installed.text:
+        if spoilt := bool(lost) and text != installed.text:
             installed.write_valves(webui, {k: v for k, v in stored.items() if k not in lost})
         try:
-            installed.put(webui, text)
+            installed.write_text(webui, text)
         except CommandError:
-            if lost and text != installed.text:
+            if spoilt:
                 installed.write_valves(webui, stored)
             raise
+        if wanted != stored:
+            installed.write_valves(webui, wanted)
+        installed.switch_on(webui)
 
-    return Change(
-        f"function {installed.function_id}",
-        installed.facts(),
-        function.wanted(),
-        make,
-        tuple(function.text_notes(installed.text, text, verbose)) if installed.exists else (),
-    )
-
-
-def _valves(
-    webui: OpenWebUI, installed: Installed, wanted: valves.Json, kind: type[BaseModel], lost: Lost
-) -> Change:
-    return Change(
-        "valves",
-        valves.facts(kind, installed.valves) if installed.valves else None,
-        valves.facts(kind, wanted),
-        lambda: installed.write_valves(webui, wanted),
-        tuple(f"warning: the valve {name} could not be kept: {why}" for name, why in lost.items()),
-    )
+    notes = tuple(function.text_notes(installed.text, text, verbose)) if installed.exists else ()
+    title = f"function {installed.function_id}"
+    yield Change(title, installed.facts(), function.wanted(), make, notes)
+    before = valves.facts(kind, stored) if stored else None
+    gone = (f"warning: the valve {name} could not be kept: {why}" for name, why in lost.items())
+    yield Change("valves", before, valves.facts(kind, wanted), make, tuple(gone))
 
 
 def _connections(webui: OpenWebUI, current: Connections, wanted: Connections) -> Iterator[Change]:
-    """One change for each of ours; the first that is made writes them all."""
-    written: list[bool] = []
+    """One change for each of ours."""
 
+    @cache  # all of them at once
     def make() -> None:
-        if not written:
-            webui.write("/openai/config/update", wanted.body(), "the connections are refused")
-            written.append(True)
+        webui.write("/openai/config/update", wanted.body(), "the connections are refused")
 
     if current.enabled != wanted.enabled:
         others = [one.url for one in current.all if one.enabled and not one.ours]
@@ -132,9 +128,13 @@ def _connections(webui: OpenWebUI, current: Connections, wanted: Connections) ->
         yield Change("OpenAI API", {"enabled": False}, {"enabled": True}, make, notes)
     for place, one in wanted.ours:
         before: Facts | None = None
+        after = one.facts()
         if place < len(current.all):
-            before = current.all[place].facts()
-        yield Change(TITLE.format(url=one.url), before, one.facts(), make)
+            stood = current.all[place]
+            before = stood.facts()
+            if stood.url != one.url:
+                before, after = {"url": stood.url, **before}, {"url": one.url, **after}
+        yield Change(TITLE.format(url=one.url), before, after, make)
 
 
 def _trials(
@@ -142,14 +142,15 @@ def _trials(
 ) -> Iterator[str]:
     """A line for each connection; its problems are added to ``told``. Only one that is there can
     be tried with a chat."""
+    known = trial.sources(webui)
     for place, one in wanted.ours:
         if not one.enabled:
             yield f"models of {one.url}: switched off in Open WebUI"
             continue
         found = trial.models_of(webui, one)
-        yield f"models of {one.url}: {'see below' if found.problem else f'{found.models} offered'}"
-        problem = found.problem
-        if tried and not problem:
-            problem = trial.identity_of(webui, place, one.url).problem
-        if problem:
-            told.append(problem)
+        offered = found.models or ()
+        yield f"models of {one.url}: {'see below' if found.problem else f'{len(offered)} offered'}"
+        problems = [found.problem, trial.diverted(known, place, wanted.all, offered)]
+        if tried and not found.problem:
+            problems.append(trial.identity_of(webui, known, place, one.url).problem)
+        told += [problem for problem in problems if problem]

@@ -4,12 +4,12 @@ Knows what is ours; everything else in Open WebUI stays exactly as it is.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
+from functools import cache
 
-from infra.errors import CommandError
+from infra import consent
 from infra.owui.change import Change
-from infra.owui.connections import Connections
+from infra.owui.connections import Connections, base
 from infra.owui.function import Installed
 from infra.owui.installing import TITLE
 from infra.owui.signin import sign_in
@@ -18,12 +18,16 @@ from infra.owui.webui import OpenWebUI
 
 
 def run(args: argparse.Namespace) -> int:
-    """Uninstall, after a question on a terminal: 0."""
+    """Uninstall, after a question on a terminal: 0, or 1 when the answer was no.
+
+    Raises:
+        CommandError: there is nobody to ask.
+    """
     named = [address(url, "--gateway-url") for url in args.gateway_url or ()]
     with OpenWebUI(address(args.url, "--url")) as webui:
         webui.find()
         sign_in(webui, args)
-        changes = list(removal(webui, args.function_id.lower(), named, args.function_only))
+        changes = list(removal(webui, args.function_id, named, args.function_only))
         if not changes:
             print("nothing to remove")
             return 0
@@ -33,20 +37,12 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             print("Dry run: nothing was removed.")
             return 0
-        _ask(args.yes)
+        if not consent.given(args, "Remove all this from Open WebUI"):
+            return 1
         for change in changes:
             change.make()
     print("Removed. What users set for themselves, and chats, stay.")
     return 0
-
-
-def _ask(yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CommandError("nothing was removed: say --yes where nobody can be asked")
-    if input("Remove all this from Open WebUI? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise CommandError("nothing was removed")
 
 
 def removal(
@@ -63,20 +59,14 @@ def removal(
             lambda: installed.delete(webui),
         )
     current = Connections.of(webui.read("/openai/config"))
-    gone = {
-        place: one
-        for place, one in current.ours
-        if not gateways or one.url.rstrip("/").removesuffix("/v1") in gateways
-    }
+    gone = {place: one for place, one in current.ours if not gateways or base(one.url) in gateways}
     if function_only or not gone:
         return
     left = current.without(gone)
-    written: list[bool] = []
 
+    @cache  # all of them at once
     def make() -> None:
-        if not written:
-            webui.write("/openai/config/update", left.body(), "the connections stay")
-            written.append(True)
+        webui.write("/openai/config/update", left.body(), "the connections stay")
 
     for one in gone.values():
         yield Change(TITLE.format(url=one.url), one.facts(), None, make)

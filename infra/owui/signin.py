@@ -61,16 +61,29 @@ def _refused(said: str, email: str | None, by_key: bool) -> str:
 def password(args: argparse.Namespace) -> str:
     """From the command line, the environment, or the person at the keyboard."""
     known: str | None = args.password or os.environ.get(PASSWORD_VARIABLE)
-    if known is None and not sys.stdin.isatty():
+    if known:
+        return known
+    if not sys.stdin.isatty():
         raise CommandError(f"give the password in {PASSWORD_VARIABLE} or with --password")
-    return known or getpass.getpass(f"Open WebUI password of {args.email}: ")
+    try:
+        return getpass.getpass(f"Open WebUI password of {args.email}: ")
+    except EOFError as error:
+        raise CommandError("no password was given") from error
 
 
 def token(webui: OpenWebUI, email: str, secret: str) -> str:
     """What a browser would get for this email and password."""
     reply = webui.call("POST", "/api/v1/auths/signin", {"email": email, "password": secret})
     if reply.status_code == 400:
-        raise CommandError(f"Open WebUI knows no {email} with this password ({detail(reply)})")
+        raise CommandError(
+            f"Open WebUI knows no {email} with this password ({detail(reply)}). An account of LDAP"
+            " or single sign-on has none here: --api-key"
+        )
+    if reply.status_code == 429:
+        raise CommandError(
+            f"Open WebUI does not let you sign in now ({detail(reply)}): too many have tried. Wait"
+            " three minutes"
+        )
     if reply.status_code in (401, 403):
         raise CommandError(
             f"Open WebUI does not let you sign in with a password ({detail(reply)}); use --api-key"

@@ -6,10 +6,9 @@ Knows the command line and the settings of ``up``; not what stands in Open WebUI
 import argparse
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from admission.settings import Settings
-from infra.addresses import callable_url
+from infra.addresses import asked_url, callable_url
 from infra.errors import CommandError
 from infra.state import kept_key
 
@@ -28,13 +27,15 @@ class Gateway:
 @dataclass(frozen=True)
 class Target:
     """What was named on the command line; where nothing was, what stands in Open WebUI is kept,
-    and ``here`` is used where nothing does."""
+    and ``here`` is used where nothing does. ``key`` and ``prefix_id`` are for the gateway that is
+    meant when none was named."""
 
     function_id: str
     admission: str | None
     gateways: tuple[Gateway, ...]
     here: str
     key: str = field(repr=False)
+    prefix_id: str | None = None
     jwt: bool = False
     wait_limit: int = 3600  # seconds that the gateway lets a call wait at most
 
@@ -49,20 +50,22 @@ class Target:
         named = [address(url, "--gateway-url") for url in args.gateway_url or ()]
         urls = tuple(dict.fromkeys(named or ([admission] if admission else [])))
         keys = args.service_key or [service_key(settings)]
+        prefixes = args.prefix_id or [None]
         return cls(
-            function_id=args.function_id.lower(),
+            function_id=args.function_id,
             admission=admission,
             gateways=tuple(
                 Gateway(url, key, prefix)
                 for url, key, prefix in zip(
                     urls,
                     paired(keys, len(urls), "--service-key"),
-                    paired(args.prefix_id or [None], len(urls), "--prefix-id"),
+                    paired(prefixes, len(urls), "--prefix-id"),
                     strict=True,
                 )
             ),
             here=callable_url(settings.host, settings.port),
             key=keys[0],
+            prefix_id=prefixes[0],
             jwt=settings.owui_jwt_secret is not None if args.jwt is None else args.jwt,
             wait_limit=settings.wait_limit,
         )
@@ -81,10 +84,12 @@ def paired(values: list[Value], count: int, option: str) -> list[Value]:
 
 
 def address(url: str, option: str) -> str:
-    """The URL without what Open WebUI or people add at its end."""
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise CommandError(f"{option}: {url!r} is not an address like http://127.0.0.1:8600")
-    return url.rstrip("/").removesuffix("/v1")
+    """The URL without what Open WebUI or people add at its end.
+
+    Raises:
+        CommandError: as ``asked_url``.
+    """
+    return asked_url(option, url).removesuffix("/v1")
 
 
 def service_key(settings: Settings) -> str:

@@ -4,13 +4,14 @@ this machine.
 Knows a connection and how it answers; not what is installed.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import requests
 
-from infra.owui.connections import MARK, WAIT, Connection
-from infra.owui.webui import OpenWebUI, Unanswered, content, detail
+from infra.owui.connections import MARK, WAIT, Connection, base
+from infra.owui.webui import Json, OpenWebUI, Unanswered, content, detail
 
 IDENTITY_WITHIN_S = 3.0  # one who is not known is refused at once
 HERE_WITHIN_S = 5.0
@@ -21,15 +22,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Trial:
     """How something answered; ``problem`` says what to do when it did not as it should."""
 
-    models: int | None = None
+    models: tuple[str, ...] | None = None
     problem: str | None = None
 
 
 def models_of(webui: OpenWebUI, one: Connection) -> Trial:
-    """How many models Open WebUI's server is offered there."""
+    """Which models Open WebUI's server is offered there, as it names them."""
     reply = webui.try_connection(one.url, one.key, one.config)
     if reply.status_code == 200:
-        offered = len(content(reply).get("data") or [])
+        listed = [model["id"] for model in content(reply).get("data") or []]
+        prefix = f"{one.config['prefix_id']}." if one.config.get("prefix_id") else ""
+        offered = tuple(f"{prefix}{name}" for name in one.config.get("model_ids") or listed)
         return Trial(offered, None if offered else f"{one.url} offers no models yet: is a model"
                      " server of Vestibule's ready?")  # fmt: skip
     if reply.status_code in (401, 403):
@@ -38,12 +41,48 @@ def models_of(webui: OpenWebUI, one: Connection) -> Trial:
     return Trial(None, unreachable(one.url))
 
 
-def identity_of(webui: OpenWebUI, index: int, url: str) -> Trial:
+def sources(webui: OpenWebUI) -> dict[str, Json]:
+    """Each model by the name under which Open WebUI offers it, with what answers it there: of the
+    same name the first OpenAI connection does (``routers/openai.py``, as ``urlIdx``), unless an
+    Ollama one does (``main.py``, ``get_models``: the last of the list)."""
+    reply = webui.call("GET", "/api/models/base")
+    listed = content(reply).get("data") or [] if reply.status_code == 200 else []
+    return {model["id"]: model for model in listed}
+
+
+def diverted(
+    known: Mapping[str, Json], place: int, all_: Sequence[Connection], offered: Sequence[str]
+) -> str | None:
+    """Which models of the connection at ``place`` Open WebUI takes from somewhere else: from a
+    connection that is not ours, where nobody is asked for a turn. ``place`` may be yet to come."""
+    elsewhere: dict[str, list[str]] = {}
+    for name in offered:
+        source = known.get(name, {})
+        other = source.get("urlIdx")
+        if source.get("owned_by") == "ollama":
+            elsewhere.setdefault("an Ollama connection", []).append(name)
+        elif other is not None and other < place and not all_[other].ours:
+            elsewhere.setdefault(all_[other].url, []).append(name)
+    if not elsewhere:
+        return None
+    told = "; ".join(f"{_some(names)} from {where}" for where, names in elsewhere.items())
+    return (
+        f"Open WebUI takes {told}, not from {all_[place].url}: such chats go past the queue. Switch"
+        " that connection off (Admin Panel, Settings, Connections), or tell the two apart with"
+        " --prefix-id"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def identity_of(webui: OpenWebUI, known: Mapping[str, Json], index: int, url: str) -> Trial:
     """Whether the gateway knows who chats: asks for one token in the administrator's name, past
     the Function. As a background task this joins no queue; it is dropped, or runs beside a turn
     that the administrator has."""
-    offered = content(webui.call("GET", "/openai/models")).get("data") or []
-    mine = [model["id"] for model in offered if model.get("urlIdx") == index]
+    mine = [name for name, model in known.items() if model.get("urlIdx") == index]
     if not mine:
         return Trial()
     body = {
@@ -94,13 +133,16 @@ def from_here(url: str) -> str:
 
 def unreachable(url: str) -> str:
     """What to do when Open WebUI's server does not get there."""
-    url = url.removesuffix("/v1")
+    url = base(url)
+    parts = urlsplit(url)
     hint = "is Vestibule running, and does a firewall stand between them?"
-    if urlsplit(url).hostname in LOOPBACK:
+    if parts.scheme == "https":
+        hint += " Does that server trust the certificate (SSL_CERT_FILE in its environment)?"
+    if parts.hostname in LOOPBACK:
         hint = (
             "is Vestibule running? Inside Docker that address is the container itself: start"
             " Vestibule with VESTIBULE_HOST=0.0.0.0 and install with --admission-url"
-            " http://host.docker.internal:8600"
+            f" http://host.docker.internal:{parts.port or 80}"
         )
     return f"Open WebUI's server gets nothing from {url}: {hint}"
 

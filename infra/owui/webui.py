@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.auth import AuthBase
 
 from infra.errors import CommandError
 
@@ -14,7 +15,7 @@ TIMEOUT_S = 30.0
 TRIED_VERSION = "0.12"
 """The versions this was tried on begin so (0.12.4)."""
 
-WHERE = "--url is the address you open in the browser"
+WHERE = "--url is the address you open in the browser, without the page: http://localhost:8080"
 
 Json = dict[str, Any]
 
@@ -41,17 +42,17 @@ class OpenWebUI:
             CommandError: nobody answers, somebody else does, or it redirects elsewhere.
         """
         reply = self.call("GET", "/api/version")
-        there = "{0.scheme}://{0.netloc}".format(urlsplit(reply.url))
-        if not self.url.startswith(there):  # a POST would lose its body on the way
-            raise CommandError(f"{self.url} redirects to {there}: give that one to --url")
+        there = reply.url.removesuffix("/api/version")
         try:
             facts = reply.json()
             self.version, _ = str(facts["version"]), facts["deployment_id"]
         except (ValueError, LookupError, TypeError) as error:
             raise CommandError(
-                f"what answers at {self.url} is not an Open WebUI (asked for /api/version it says:"
+                f"what answers at {there} is not an Open WebUI (asked for /api/version it says:"
                 f" {detail(reply)}). {WHERE}"
             ) from error
+        if reply.history:  # a POST would lose its body on the way
+            raise CommandError(f"{self.url} redirects to {there}: give that one to --url")
         self.look()
 
     def look(self) -> None:
@@ -62,7 +63,7 @@ class OpenWebUI:
 
     def carry(self, token: str) -> None:
         """Act as the owner of this token or API key from now on."""
-        self._http.headers["Authorization"] = f"Bearer {token}"
+        self._http.auth = Bearer(token)
 
     def call(
         self, method: str, path: str, body: Json | None = None, within_s: float = TIMEOUT_S
@@ -82,6 +83,11 @@ class OpenWebUI:
                 f"the certificate of {self.url} is not trusted: {said}. Name the file of its"
                 " authority in REQUESTS_CA_BUNDLE"
             ) from error
+        except requests.exceptions.ProxyError as error:
+            raise CommandError(
+                f"the proxy on the way to {self.url} does not let it pass: {reason(error)}. To go"
+                f" without one: NO_PROXY={urlsplit(self.url).hostname}"
+            ) from error
         except requests.Timeout as error:
             raise Unanswered(f"no answer from {self.url} within {within_s:.0f} s") from error
         except (requests.RequestException, ValueError) as error:  # a header that cannot be sent
@@ -93,14 +99,27 @@ class OpenWebUI:
         """The JSON object at this path; empty where Open WebUI has nothing yet."""
         return answer(self.call("GET", path), f"{self.url}{path} cannot be read")
 
-    def write(self, path: str, body: Json | None, failure: str) -> None:
-        """Change something; ``failure`` begins the sentence when it cannot be done."""
-        answer(self.call("POST", path, body), failure)
+    def write(self, path: str, body: Json | None, failure: str) -> Json:
+        """Change something, and how it is then; ``failure`` begins the sentence when it cannot be
+        done."""
+        return answer(self.call("POST", path, body), failure)
 
     def try_connection(self, url: str, key: str, config: Json) -> requests.Response:
         """GET ``url``/models as Open WebUI's server does with such a connection
         (``routers/openai.py`` verify). 500 when it does not get there."""
         return self.call("POST", "/openai/verify", {"url": url, "key": key, "config": config})
+
+
+class Bearer(AuthBase):
+    """A token or API key with each request; as a mere header it would give way to a ``.netrc``."""
+
+    def __init__(self, token: str) -> None:
+        self._header = f"Bearer {token}"
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """As requests asks for it."""
+        request.headers["Authorization"] = self._header
+        return request
 
 
 class Unanswered(CommandError):

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from infra import consent
 from infra.errors import CommandError
-from infra.fleet import consent, drain, ending, service, terminate
+from infra.fleet import drain, ending, service, terminate
 from infra.fleet.service import Refused, Service
 
 

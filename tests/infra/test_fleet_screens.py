@@ -15,8 +15,9 @@ from typing import Any, TextIO
 
 import pytest
 
+from infra import consent
 from infra.errors import CommandError
-from infra.fleet import columns, consent, decisions, figures, instances, numbers, provision
+from infra.fleet import columns, decisions, figures, instances, numbers, provision
 from infra.fleet.bars import Bars, Way
 from infra.fleet.service import News, Refused, Service, Unanswered
 

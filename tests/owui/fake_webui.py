@@ -23,6 +23,8 @@ class FakeWebUI:
 
     def __init__(self, gateways: dict[str, str]) -> None:
         self.gateways = gateways  # address -> the key it accepts
+        self.offers: dict[str, list[str]] = {}  # address -> models; by default one of its own
+        self.ollama: list[str] = []  # what an Ollama connection offers
         self.wants_jwt: set[str] = set()
         self.wait_limit = 3600  # of all gateways
         self.functions: dict[str, Json] = {}
@@ -43,7 +45,7 @@ class FakeWebUI:
         parts = urlsplit(url)
         if parts.path == "/readyz":
             return reply(url, 200, {"workers": {"ready": 1}})
-        body, signed = given.get("json"), session.headers.get("Authorization")
+        body, signed = given.get("json"), session.auth
         if parts.path not in ("/api/version", "/api/config", "/api/v1/auths/signin") and not signed:
             return reply(url, 401, {"detail": "Not authenticated"})
         status, said = self._answer(method, parts.path, body)
@@ -69,7 +71,7 @@ class FakeWebUI:
             "/openai/config": lambda: (200, json.loads(json.dumps(self.openai))),
             "/openai/config/update": lambda: self._configure(body),
             "/openai/verify": lambda: self._verify(body["url"], body["key"]),
-            "/openai/models": self._models,
+            "/api/models/base": lambda: (200, {"data": self._models()}),
             "/openai/chat/completions": lambda: self._chat(body["model"], body["metadata"]),
         }
         return answers.get(path, lambda: (404, {"detail": "Not Found"}))()
@@ -83,9 +85,20 @@ class FakeWebUI:
         self.openai = json.loads(json.dumps(body))
         return 200, body
 
-    def _models(self) -> tuple[int, Any]:
-        places = range(len(self.openai["OPENAI_API_BASE_URLS"]))
-        return 200, {"data": [{"id": f"model-{i}", "urlIdx": i} for i in places]}
+    def _offered(self, url: str) -> list[str]:
+        base = url.removesuffix("/v1")
+        return self.offers.get(base, [f"model of {base}"])
+
+    def _models(self) -> list[Json]:
+        """Of the same name the first connection's, and then those of Ollama."""
+        found: dict[str, Json] = {}
+        for i, url in enumerate(self.openai["OPENAI_API_BASE_URLS"]):
+            config = self.openai["OPENAI_API_CONFIGS"].get(str(i)) or {}
+            prefix = f"{config['prefix_id']}." if config.get("prefix_id") else ""
+            for name in self._offered(url) if config.get("enable", True) else ():
+                found.setdefault(prefix + name, {"id": prefix + name, "urlIdx": i})
+        local = [{"id": name, "owned_by": "ollama"} for name in self.ollama]
+        return [*found.values(), *local]
 
     def _create(self, form: Json) -> tuple[int, Any]:
         self.writes.append("create")
@@ -120,7 +133,7 @@ class FakeWebUI:
             case "valves/update":
                 kind = function.valves_of(found["content"])
                 self.valves[name] = kind(**body).model_dump(exclude_unset=True)
-        return 200, {}
+        return 200, dict(self.functions[name])
 
     def _update(self, name: str, form: Json) -> tuple[int, Any]:
         try:
@@ -136,11 +149,13 @@ class FakeWebUI:
             return 500, {"detail": "Open WebUI: Server Connection Error"}
         if key != self.gateways[base]:
             return 401, {"error": {"message": "Nobody knows this key."}}
-        return 200, {"capacity": 1} if "/queue/" in url else {"data": [{"id": "m"}]}
+        if "/queue/" in url:
+            return 200, {"capacity": 1}
+        return 200, {"data": [{"id": name} for name in self._offered(url)]}
 
     def _chat(self, model: str, metadata: Json) -> tuple[int, Any]:
         assert metadata["task"], "this would take somebody's turn"
-        place = int(model.removeprefix("model-"))
+        place = next(one["urlIdx"] for one in self._models() if one["id"] == model)
         base = self.openai["OPENAI_API_BASE_URLS"][place].removesuffix("/v1")
         headers = (self.openai["OPENAI_API_CONFIGS"].get(str(place)) or {}).get("headers") or {}
         if base in self.wants_jwt:

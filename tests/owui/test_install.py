@@ -80,6 +80,48 @@ def test_the_source_is_shown_when_asked_for(site: FakeSite) -> None:
     assert "    -old: yes" in site.install("--verbose").out
 
 
+def test_it_is_switched_on_when_it_has_its_valves(site: FakeSite) -> None:
+    site.install()
+    order = ["create", "valves/update", "toggle", "toggle/global", "connections"]
+    assert site.webui.writes == order
+
+
+@pytest.mark.parametrize("call", ["toggle", "toggle/global"])
+def test_a_switch_that_another_install_flips_as_well_is_on_in_the_end(
+    site: FakeSite, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    flip, others = site.webui._function, [call]
+
+    def both(method: str, name: str, called: str, body: Any) -> tuple[int, Any]:
+        if called in others:
+            others.remove(called)
+            flip(method, name, called, body)
+        return flip(method, name, called, body)
+
+    monkeypatch.setattr(site.webui, "_function", both)
+    site.install()
+    assert (site.owui("status").code, others) == (0, [])
+
+
+@pytest.mark.parametrize("path", ["create", "valves/update", "toggle", "toggle/global", "config"])
+def test_what_was_broken_off_is_finished_by_the_next_install(site: FakeSite, path: str) -> None:
+    answers = site.webui._answer
+
+    def breaks_off(method: str, called: str, body: Any) -> tuple[int, Any]:
+        if method == "POST" and called.removesuffix("/update").endswith(
+            path.removesuffix("/update")
+        ):
+            raise KeyboardInterrupt
+        return answers(method, called, body)
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(site.webui, "_answer", breaks_off)
+        assert site.owui("install", "--service-key", KEYS[0]).code == 130
+    assert site.owui("status").code == 1
+    site.install()
+    assert site.owui("status").code == 0
+
+
 def test_a_refused_update_leaves_the_valves_as_they_were(
     site: FakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +141,61 @@ def test_an_api_that_was_off_is_off_again(site: FakeSite) -> None:
     assert "OpenAI API: changed\n  - enabled = no\n  + enabled = yes" in done.out
     assert "https://elsewhere.example/v1 is switched on by this as well" in done.out
     assert site.install().changed() == []
+    site.owui("uninstall", "--yes")
+    assert site.snapshot() == before
+
+
+HIDDEN = "Open WebUI takes tiny, b, c and 1 more from"
+FOUR = ["tiny", "b", "c", "d"]
+
+
+def in_front(webui: FakeWebUI) -> str:
+    webui.openai["OPENAI_API_CONFIGS"] = {}
+    webui.offers = {"https://elsewhere.example": FOUR, A: FOUR}
+    return f"{HIDDEN} https://elsewhere.example/v1, not from {A}/v1"
+
+
+def of_ollama(webui: FakeWebUI) -> str:
+    webui.ollama, webui.offers = FOUR, {A: FOUR}
+    return f"{HIDDEN} an Ollama connection, not from {A}/v1"
+
+
+@pytest.mark.parametrize("offered", [in_front, of_ollama])
+def test_a_model_that_never_comes_through_the_gateway_is_named(
+    site: FakeSite, offered: Callable[[FakeWebUI], str]
+) -> None:
+    said = offered(site.webui)
+    for words in (["--dry-run"], [], []):
+        assert f"warning: {said}: such chats go past the queue" in site.install(*words).out
+    status = site.owui("status")
+    assert (status.code, f"problem: {said}" in status.out) == (1, True)
+    site.install("--prefix-id=gpu")
+    assert site.owui("status").code == 0
+
+
+def test_what_stands_behind_the_gateway_hides_nothing(site: FakeSite) -> None:
+    site.webui.offers = {"https://behind.example": FOUR, A: FOUR, B: FOUR}
+    site.install(*site.both()[:4], "--service-key", KEYS[0], "--service-key", KEYS[1])
+    site.webui.openai["OPENAI_API_BASE_URLS"].append("https://behind.example/v1")
+    site.webui.openai["OPENAI_API_KEYS"].append("")
+    assert site.owui("status").code == 0
+
+
+def test_a_new_address_of_vestibule_takes_its_connection_along(site: FakeSite) -> None:
+    site.webui.gateways[B] = KEYS[0]
+    before = site.snapshot()
+    site.install("--prefix-id=gpu")
+    moved = site.owui("install", "--admission-url", B, "--service-key", KEYS[0])
+    assert moved.changed() == [
+        "valves: changed",
+        f"  - admission_url = {A}",
+        f"  + admission_url = {B}",
+        f"connection {B}/v1: changed",
+        f"  - url = {A}/v1",
+        f"  + url = {B}/v1",
+    ]
+    assert site.webui.openai["OPENAI_API_CONFIGS"]["1"]["prefix_id"] == "gpu"
+    assert site.owui("status").code == 0
     site.owui("uninstall", "--yes")
     assert site.snapshot() == before
 

@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 def target(*urls: str, jwt: bool = False) -> Target:
     gateways = tuple(Gateway(url, "new-key") for url in urls)
-    return Target("vestibule", None, gateways, HERE, "new-key", jwt)
+    return Target("vestibule", None, gateways, HERE, "new-key", jwt=jwt)
 
 
 def stored(*urls: str, **configs: Any) -> Json:
@@ -39,8 +39,8 @@ def stored(*urls: str, **configs: Any) -> Json:
     }
 
 
-def gated(before: Json, wanted: Target, old_key: str | None = None) -> Json:
-    return Connections.of(before).gated(wanted, old_key, "new-key").body()
+def gated(before: Json, wanted: Target, **old: str) -> Json:
+    return Connections.of(before).gated(wanted, old, {"service_key": "new-key"}).body()
 
 
 def test_the_gateway_is_added_behind_the_other_connections() -> None:
@@ -86,11 +86,42 @@ def test_one_of_ours_stays_and_another_stands_beside_it(
     assert after["OPENAI_API_CONFIGS"]["1"]["headers"] == PLAIN
 
 
+def test_a_prefix_goes_to_the_gateway_that_is_meant() -> None:
+    after = gated(stored(OTHERS), replace(target(), prefix_id="gpu"))
+    assert after["OPENAI_API_CONFIGS"]["1"]["prefix_id"] == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("former", "named", "stands"),
+    [
+        ("http://old", ["http://new"], ["http://new/v1"]),
+        ("http://old/v1/", ["http://new"], ["http://new/v1"]),
+        ("http://other", ["http://new"], ["http://old/v1", "http://new/v1"]),
+        ("http://old", ["http://gpu"], ["http://old/v1", "http://gpu/v1"]),
+    ],
+)
+def test_ours_goes_along_with_admission_and_no_other(
+    former: str, named: list[str], stands: list[str]
+) -> None:
+    before = stored(OTHERS, "http://old/v1", _1={"headers": dict(HEADERS)})
+    wanted = replace(target(*named), admission="http://new")
+    after = gated(before, wanted, admission_url=former)
+    assert after["OPENAI_API_BASE_URLS"] == [OTHERS, *stands]
+
+
+def test_a_connection_at_the_new_address_leaves_the_old_one_alone() -> None:
+    ours = {"headers": dict(HEADERS)}
+    before = stored("http://old/v1", "http://new/v1", _0=ours, _1=ours)
+    wanted = replace(target("http://new"), admission="http://new")
+    after = gated(before, wanted, admission_url="http://old")
+    assert after["OPENAI_API_BASE_URLS"] == before["OPENAI_API_BASE_URLS"]
+
+
 def test_a_new_key_goes_wherever_the_old_one_stood() -> None:
     ours = {"headers": dict(PLAIN)}
     before = stored("http://a/v1", "http://b/v1", "http://c/v1", _0=ours, _1=ours, _2=ours)
     before["OPENAI_API_KEYS"] = ["of-a", "of-a", "of-c"]
-    after = gated(before, target("http://a"), old_key="of-a")
+    after = gated(before, target("http://a"), service_key="of-a")
     assert after["OPENAI_API_KEYS"] == ["new-key", "new-key", "of-c"]
 
 

@@ -10,7 +10,9 @@ import requests
 from admission.settings import read_settings
 from infra import cli
 from infra.errors import CommandError
+from infra.owui import signin
 from infra.owui.target import Target
+from infra.owui.webui import OpenWebUI
 from tests.owui.fake_webui import ADMIN, FakeWebUI, reply
 
 WHO = [f"--email={ADMIN[0]}", f"--password={ADMIN[1]}"]
@@ -40,8 +42,11 @@ def complaint(capsys: pytest.CaptureFixture[str], *given: str) -> str:
     ("given", "said"),
     [
         ([*WHO, "--service-key=k"], "no Open WebUI answers at http://127.0.0.1:1: "),
-        (["--url=localhost:8080", "--service-key=k"], "is not an address"),
-        (["--gateway-url=gpu:1", "--service-key=k"], "--gateway-url: 'gpu:1' is not an address"),
+        (["--url=localhost:8080", "--service-key=k"], "--url: localhost:8080 is no http://"),
+        (["--url=http://[::1", "--service-key=k"], "--url: http://[::1 is no http://"),
+        (["--admission-url=http://[::1"], "--admission-url: http://[::1 is no http://"),
+        (["--gateway-url=gpu:1", "--service-key=k"], "--gateway-url: gpu:1 is no http://"),
+        (["--gateway-url=http://me:pw@gpu:1"], "--gateway-url: http://me:pw@gpu:1 is no http://"),
         ([], "keys.json: start `vestibule up` once"),
         (
             ["--service-key=a", "--service-key=b", "--gateway-url=http://a"],
@@ -76,6 +81,10 @@ def something_else(webui: FakeWebUI, path: str) -> tuple[int, Any] | None:
     return 200, {"version": "3"}
 
 
+def too_often(webui: FakeWebUI, path: str) -> tuple[int, Any] | None:
+    return (429, {"detail": "rate limit"}) if path.endswith("signin") else None
+
+
 def as_ever(webui: FakeWebUI, path: str) -> tuple[int, Any] | None:
     return None
 
@@ -90,6 +99,7 @@ def as_ever(webui: FakeWebUI, path: str) -> tuple[int, Any] | None:
         (WHO, no_admin, "admin@example.org is no administrator of this Open WebUI"),
         (WHO, no_passwords, "does not let you sign in with a password (not allowed)"),
         (WHO, second_factor, "wants more than a password"),
+        (WHO, too_often, "(rate limit): too many have tried. Wait three minutes"),
         (WHO, something_else, "is not an Open WebUI"),
     ],
 )
@@ -118,6 +128,7 @@ def test_at_the_door(
     ("error", "said"),
     [
         (requests.exceptions.SSLError("self-signed"), "is not trusted: self-signed. Name the file"),
+        (requests.exceptions.ProxyError("Refused"), "without one: NO_PROXY=webui"),
         (requests.ConnectTimeout(), "no answer from http://webui within 30 s"),
         (requests.ConnectionError("Name or service not known"), "Name or service not known"),
     ],
@@ -136,14 +147,53 @@ def test_on_the_way(
     assert said in complaint(capsys, "status", "--url=http://webui", *WHO)
 
 
+def test_who_ends_the_prompt_has_given_no_password(
+    nothing_set: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", ended)
+    with pytest.raises(CommandError, match="no password was given"):
+        signin.password(argparse.Namespace(password=None, email=ADMIN[0]))
+
+
+def test_who_signed_in_is_not_taken_for_the_one_of_a_netrc(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("machine webui login ada password lovelace\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    sent: list[str] = []
+
+    def send(_: object, prepared: requests.PreparedRequest, **__: object) -> requests.Response:
+        sent.append(prepared.headers["Authorization"])
+        return reply("http://webui/", 200, {})
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    with OpenWebUI("http://webui") as webui:
+        webui.carry("token")
+        webui.read("/openai/config")
+    assert sent == ["Bearer token"]
+
+
+@pytest.mark.parametrize("name", ["my-queue", "a b/c", "", "2nd"])
+def test_an_id_is_a_name(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["owui", "status", "--url=http://webui", f"--function-id={name}"])
+    assert ended.value.code == 2
+    assert f"{name!r} is not letters, digits and underscores" in capsys.readouterr().err
+
+
 def test_a_redirect_is_named(
     nothing_set: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = {"version": "0.12.4", "deployment_id": ""}
-    there = reply("https://webui/api/version", 200, said)
+    there = reply("https://webui/below/api/version", 200, said)
+    there.history = [reply("http://webui/api/version", 301, "")]
     monkeypatch.setattr(requests.Session, "request", lambda *_, **__: there)
     told = complaint(capsys, "status", "--url=http://webui", *WHO)
-    assert "http://webui redirects to https://webui: give that one" in told
+    assert "http://webui redirects to https://webui/below: give that one" in told
 
 
 def test_addresses_and_key_come_from_what_up_runs_with(tmp_path: Path) -> None:
@@ -172,5 +222,7 @@ def test_one_value_goes_to_all_gateways_or_one_to_each() -> None:
     assert [(g.url, g.key) for g in one.gateways] == [("http://a", "k"), ("http://b", "k")]
     each = Target.of(words(gateway_url=urls, service_key=["k"], prefix_id=["a", "b"]), settings)
     assert [g.prefix_id for g in each.gateways] == ["a", "b"]
+    alone = Target.of(words(service_key=["k"], prefix_id=["a"]), settings)
+    assert (alone.gateways, alone.prefix_id) == ((), "a")
     with pytest.raises(CommandError, match="--prefix-id: 3 were given for 2"):
         Target.of(words(gateway_url=urls, service_key=["k"], prefix_id=["a"] * 3), settings)

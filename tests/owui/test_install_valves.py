@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from infra import cli
 from infra.errors import CommandError
@@ -11,6 +11,8 @@ from infra.owui import function, valves
 from infra.owui.change import Change, Secret
 from infra.owui.target import Gateway, Target
 from infra.owui.variables import FORMS
+from owui_pipeline import assemble
+from owui_pipeline.valves import SharedValves
 
 HERE = "http://127.0.0.1:8600"
 
@@ -122,6 +124,33 @@ def test_the_variables_can_be_copied(
         }[form]
         in secret
     )
+
+
+def test_no_name_of_a_module_is_lost_to_another() -> None:
+    with pytest.raises(ValueError, match="words, calls, words has: DAY_S,.* Words"):
+        assemble.assemble("words", "calls", "words")
+
+
+@pytest.mark.parametrize(
+    ("typed", "stands"),
+    [
+        ("http://gpu:8600/v1/", "http://gpu:8600"),
+        (" https://gpu.example/below ", "https://gpu.example/below"),
+        ("http://[::1]:8600", "http://[::1]:8600"),
+    ],
+)
+def test_an_address_is_taken_as_people_paste_it(typed: str, stands: str) -> None:
+    assert SharedValves(admission_url=typed).admission_url == stands
+
+
+@pytest.mark.parametrize("typed", ["", "gpu:8600", "http://", "http://me:pw@gpu", "http://gpu?a=b"])
+def test_what_is_no_address_is_refused(typed: str) -> None:
+    with pytest.raises(ValidationError, match="is not an address like http"):
+        SharedValves(admission_url=typed)
+
+
+def test_a_key_is_taken_without_the_line_s_end() -> None:
+    assert SharedValves(service_key=" vst-1\n").service_key == "vst-1"
 
 
 def test_the_text_is_stored_by_open_webui_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

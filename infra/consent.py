@@ -1,4 +1,4 @@
-"""Asks before anything that costs money or ends what runs."""
+"""Asks before anything that costs money, ends what runs or takes it away."""
 
 import argparse
 import sys
