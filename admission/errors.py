@@ -22,6 +22,9 @@ class AdmissionError(Exception):
 
     status = 500
     code = "internal"
+    final = False
+    """Trying again at once would only do harm: the SDKs of OpenAI and Anthropic, which do so by
+    themselves, are told not to (``x-should-retry`` in their ``_base_client.py``)."""
 
     def __init__(
         self,

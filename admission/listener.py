@@ -5,6 +5,7 @@ misses only what is no longer true, and costs no memory.
 """
 
 import asyncio
+import math
 from typing import NamedTuple
 
 from admission.domain import Status, Ticket
@@ -12,6 +13,9 @@ from admission.domain import Status, Ticket
 STEP_MS = 15_000
 """An estimate that moved less is no news, nor one that moved by a smaller share of the wait."""
 STEP_SHARE = 0.1
+SETTLE_S = 1.5
+"""The forecast follows a place that moved within a second (DESIGN section 6). Who is told seldom is
+told both together."""
 
 
 class News(NamedTuple):
@@ -28,9 +32,12 @@ class News(NamedTuple):
 class Listener:
     """Follows one user's ticket in one pool."""
 
-    def __init__(self, pool: str, user: str, named: str) -> None:
-        """``named``: one ticket of a request pool, or '' for the user's latest."""
+    def __init__(self, pool: str, user: str, named: str, pace_s: float = 0.0) -> None:
+        """``named``: one ticket of a request pool, or '' for the user's latest. ``pace_s``: places
+        are told at most so often; 0 for at once."""
         self.pool, self.user, self.named = pool, user, named
+        self._pace_s, self._shown_s = pace_s, 0.0
+        self._ripens: asyncio.TimerHandle | None = None  # when the place may be told
         self.shown: Ticket | None = None
         self.stale = False  # the ticket must be read anew
         self.gone = False
@@ -38,6 +45,7 @@ class Listener:
         self._event = asyncio.Event()
         self._pinged, self._slots_changed = False, False
         self._place: Ticket | None = None
+        self._moved_ms = -math.inf  # when the place was last another than before
 
     @property
     def waiting(self) -> Ticket | None:
@@ -61,9 +69,21 @@ class Listener:
     def place(self, ticket: Ticket, *, slots_changed: bool) -> None:
         """The ticket that was shown, with its numbers of now."""
         self._slots_changed |= slots_changed
-        if self._is_newer(ticket) and _differs(self.shown, ticket):
-            self._place = ticket
+        if not self._is_newer(ticket):
+            return
+        self._place = ticket if _differs(self.shown, ticket) else None
+        if self._place is None:
+            return
+        if not self._pace_s:
             self._event.set()
+        elif self._ripens is None:
+            loop = asyncio.get_running_loop()
+            ripe_s = max(self._shown_s + self._pace_s, loop.time() + SETTLE_S)
+            self._ripens = loop.call_at(ripe_s, self._ripe)
+
+    def _ripe(self) -> None:
+        self._ripens = None
+        self._event.set()
 
     async def woken(self) -> None:
         """Wait for any of the above."""
@@ -75,6 +95,8 @@ class Listener:
         return due
 
     def take_place(self) -> Ticket | None:
+        if self._ripens:
+            return None
         ticket, self._place = self._place, None
         return ticket if ticket and self._is_newer(ticket) else None
 
@@ -83,8 +105,13 @@ class Listener:
         before = self.shown
         if not _differs(before, ticket):
             return None
-        because = _because(before, ticket, slots_changed=self._slots_changed)
+        if before and before.position != ticket.position:
+            self._moved_ms = ticket.now_ms
+        settled = ticket.now_ms >= self._moved_ms + 1000 * SETTLE_S
+        because = _because(before, ticket, slots_changed=self._slots_changed, settled=settled)
         self.shown, self._slots_changed = ticket, False
+        if self._pace_s:
+            self._shown_s = asyncio.get_running_loop().time()
         return News(ticket, because)
 
     def _is_newer(self, ticket: Ticket) -> bool:
@@ -116,7 +143,10 @@ def _moved(before_ms: float | None, now_ms: float | None) -> bool:
     return abs(now_ms - before_ms) >= max(STEP_MS, STEP_SHARE * min(before_ms, now_ms))
 
 
-def _because(before: Ticket | None, now: Ticket, *, slots_changed: bool) -> str | None:
+def _because(
+    before: Ticket | None, now: Ticket, *, slots_changed: bool, settled: bool
+) -> str | None:
+    """``settled``: the forecast is of the place as it is; who just moved up is not overdue."""
     if before is None or before.position is None or now.position is None:
         return None
     if before.ticket_id != now.ticket_id:
@@ -128,7 +158,7 @@ def _because(before: Ticket | None, now: Ticket, *, slots_changed: bool) -> str 
         return None
     if slots_changed:
         return "capacity"
-    return "overdue" if due_before and (not due or due > due_before) else None
+    return "overdue" if settled and due_before and (not due or due > due_before) else None
 
 
 def _due_ms(ticket: Ticket) -> float | None:

@@ -39,6 +39,8 @@ def error_response(request: Asked, error: AdmissionError) -> web.Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if error.final:
+        headers["X-Should-Retry"] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if _is_openai(request):
@@ -135,7 +137,7 @@ async def finish_headers(request: Asked, response: web.StreamResponse) -> None:
                 hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
                 hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ALLOWED_HEADERS,
                 hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, DELETE",
-                hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "Retry-After, X-Request-Id",
+                hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "Retry-After, X-Request-Id, X-Should-Retry",
                 hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_AGE_S),
             }
         )

@@ -51,9 +51,11 @@ class Newsroom:
                     yield news.ticket
 
     @contextmanager
-    def listener(self, pool: str, user: str, ticket: str = "") -> Iterator[Listener]:
+    def listener(
+        self, pool: str, user: str, ticket: str = "", *, pace_s: float = 0.0
+    ) -> Iterator[Listener]:
         """A listener for ``told``, attached while this is open."""
-        listener = Listener(pool, user, ticket)
+        listener = Listener(pool, user, ticket, pace_s)
         listener.ping_s = _now_s() + PING_S
         audience = self._audiences.setdefault(pool, Audience(self._store, pool))
         audience.add(listener)

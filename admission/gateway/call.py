@@ -30,6 +30,17 @@ EVENT_STREAMS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/respo
 """Whose answer is Server-Sent Events when ``"stream": true`` asks for it."""
 CONVERSATIONS = EVENT_STREAMS | {"/api/chat", "/api/generate", "/v1/messages"}
 """What is said there begins like what was said before, which its worker may still know."""
+STEPS = frozenset(
+    {"context_compaction", "function_calling", "image_prompt_generation", "query_generation"}
+)
+"""What Open WebUI 0.12.4 (utils/middleware.py) asks for while it prepares an answer, which waits
+for it: a call of that chat. It waits for no turn, as nobody would see that it does; refused, the
+answer is made without it."""
+MERGED = "moa_response_generation"
+"""Several answers made into one at the press of a button (routers/tasks.py): an answer itself."""
+COUNTS = frozenset({"/v1/messages/count_tokens"})
+"""What needs no turn, for no token is computed. Open WebUI asks it before its filters, of each call
+of its Anthropic API, also of those that must wait then (0.12.4, routers/openai.py)."""
 _OPENING_BYTES = 1024  # of a prompt that is no list of messages
 
 
@@ -72,7 +83,8 @@ class Call(msgspec.Struct, frozen=True):
     """One request for a model.
 
     ``streams``: its answer is Server-Sent Events; ``message``: of the frontend's chat, "" for who
-    has none; ``ticket``: a lease taken before; ``wait_s``: 0 for not at all; ``conversation``: what
+    has none; ``ticket``: a lease taken before; ``task``: what it does beside chats, "" for what is
+    of a chat; ``wait_s``: 0 for not at all; ``conversation``: what
     should go to one worker, "" for nothing.
     """
 
@@ -112,6 +124,7 @@ async def read_call(request: web.Request) -> Call:
         )
     # A caller who acts only for themselves does not jump the queue by naming a task.
     trusted = who.kind in (Kind.SERVICE, Kind.ADMIN) or not settings.auth
+    task, wait_s = name_in(request, TASK_HEADER) if trusted else "", _wait(request, settings)
     return Call(
         who=who,
         user=user,
@@ -121,8 +134,8 @@ async def read_call(request: web.Request) -> Call:
         streams=head.stream is True and path in EVENT_STREAMS,
         message=name_in(request, MESSAGE_HEADER),
         ticket=name_in(request, TICKET_HEADER),
-        task=name_in(request, TASK_HEADER) if trusted else "",
-        wait_s=_wait(request, settings),
+        task="" if task in STEPS or task == MERGED else task,
+        wait_s=0 if task in STEPS else wait_s,
         on_page=_on_page(request),
         conversation=_conversation(request, user, head) if path in CONVERSATIONS else "",
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from aiohttp import web
 
@@ -10,12 +10,13 @@ from admission import logs
 from admission.accounting.allowances import Grant
 from admission.errors import AdmissionError, Busy, NoWorker, StoreUnavailable
 from admission.gateway import pick, tasks, turn
-from admission.gateway.call import Call, read_call
+from admission.gateway.call import COUNTS, Call, read_call
 from admission.gateway.notice import Notice
-from admission.gateway.place import Place
+from admission.gateway.place import OF_USER_MAX, Place, closing
 from admission.gateway.relay import Exchange, abort
+from admission.gateway.tally import one_more
 from admission.gateway.upstream import SATURATED_RETRY_S, Full
-from admission.keys import ALLOWANCES, ANSWER_BEGUN, AWAY, DIRECTORY, TURNS
+from admission.keys import ALLOWANCES, ANSWER_BEGUN, AWAY, DIRECTORY, NEWSROOM, TURNS, WAITERS
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class _Passage:
 
     async def run(self) -> web.StreamResponse:
         try:
+            if self._request.path in COUNTS:
+                return await self._answer()
             return await (self._beside() if self._call.task else self._in_turn())
         except pick.Saturated as full:
             if not self._has_told():
@@ -55,6 +58,17 @@ class _Passage:
             error = caught
         assert self._notice is not None
         return await self._notice.refuse(error)
+
+    @property
+    def _leases(self) -> bool:
+        """Has each call a lease of its own?"""
+        return self._app[DIRECTORY].is_request_pool(self._call.pool)
+
+    def _telling(self) -> Notice:
+        call = self._call
+        if self._notice is None:
+            self._notice = Notice(self._request, streams=call.streams, on_page=call.on_page)
+        return self._notice
 
     def _has_told(self) -> bool:
         """Has an answer begun with words of ours?"""
@@ -90,26 +104,49 @@ class _Passage:
         A session is tried first: an answer may finish in one that is over, and needs no place then.
         """
         request, call = self._request, self._call
-        leases = self._app[DIRECTORY].is_request_pool(call.pool)
-        if not leases:
+        if not self._leases:
             try:
                 return await self._hold(stack)
             except turn.NoTurn:
                 if not call.wait_s:
                     raise
-        adopted = call.ticket if leases else ""
+        adopted = call.ticket if self._leases else ""
         place = Place(request, call.who, call.pool, call.user, client=call.message, ticket=adopted)
         await stack.enter_async_context(place)
-        self._notice = notice = Notice(request, streams=call.streams, on_page=call.on_page)
-        await place.take(notice.tell, call.wait_s)
-        await notice.come()
+        notice = self._telling()
+        await place.take(notice.tell, call.wait_s, pace_s=notice.pace_s)
         try:
-            return await self._hold(stack, place.ticket)
+            await self._hold(stack, place.ticket)
         except Busy:
             place.refused()
             raise
 
     async def _hold(self, stack: AsyncExitStack, lease: str = "") -> None:
+        """Begin; of a session that runs all it may, when one of its requests has ended."""
+        try:
+            await self._begin(stack, lease)
+        except turn.Crowded:
+            if self._leases or not self._call.wait_s:
+                raise
+            with one_more(self._app[WAITERS], self._call.user) as number:
+                if number > OF_USER_MAX:
+                    raise
+                await self._begin_after_another(stack)
+        if self._notice:
+            await self._notice.come()
+
+    async def _begin_after_another(self, stack: AsyncExitStack) -> None:
+        call, now_s = self._call, asyncio.get_running_loop().time
+        while now_s() < self._began_s + call.wait_s:
+            if self._app[NEWSROOM].closing:
+                raise closing()
+            await self._telling().behind()
+            await self._app[TURNS].another_ended(call.pool, call.user)
+            with suppress(turn.Crowded):
+                return await self._begin(stack)
+        raise turn.Crowded
+
+    async def _begin(self, stack: AsyncExitStack, lease: str = "") -> None:
         call, turns = self._call, self._app[TURNS]
         await stack.enter_async_context(
             turns.hold(call.pool, call.user, message=call.message, ticket=lease)

@@ -17,6 +17,7 @@ it (TELL_S) has no right to finish.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -74,10 +75,11 @@ class Session:
         self._renew_s = 0.0  # when what runs must be renewed
         self._telling: asyncio.Task[None] | None = None
         self._again = False
+        self._next: deque[asyncio.Future[None]] = deque()  # who begins when one ends, in order
 
     def admits(self, most: int) -> bool:
         """May another request begin, as far as is known here?"""
-        return len(self._running) + self._elsewhere < most and self.trusted
+        return len(self._running) + self._asking + self._elsewhere < most and self.trusted
 
     @property
     def trusted(self) -> bool:
@@ -106,9 +108,21 @@ class Session:
             self._ended.append(request)
         else:
             self._answered.add(running.message)
+        if self._next:
+            self._next.popleft().set_result(None)
         self._changed()
         if self._over or (running.told and self._elsewhere):  # somebody waits for its slot, or may
             self.tell()  # begin the next one in another process, where it counts until then
+
+    async def another_ended(self) -> None:
+        """Returns when a request ended here, for one who waits at each; or after TRUST_S."""
+        ended: asyncio.Future[None] = self._loop.create_future()
+        self._next.append(ended)
+        try:
+            await asyncio.wait([ended], timeout=TRUST_S)
+        finally:
+            if not ended.done():
+                self._next.remove(ended)
 
     def end_elsewhere(self, request: str) -> None:
         """Redis may know it, though it never ran."""

@@ -11,39 +11,48 @@ from typing import Any
 
 from aiohttp import web
 
-from admission import views
+from admission import news, views
 from admission.domain import Ticket
 from admission.errors import AdmissionError
 from admission.gateway.event_stream import EventStream
 from admission.pages.words import Words, choose, words
 
 STATUS_EVERY_S = 5.0
-"""Open WebUI writes the chat's row anew at each status; what is newer comes with the next one, or
-with the next sign of life (``news.PING_S``)."""
+"""Open WebUI writes the chat's row anew at each status."""
 
 
 class Notice:
-    """Tells one caller; who did not ask for a stream sees nothing until the answer."""
+    """Tells one caller; who did not ask for a stream sees nothing until the answer.
+
+    ``pace_s``: so often it is worth telling a place.
+    """
 
     def __init__(self, request: web.Request, *, streams: bool, on_page: bool) -> None:
         """``on_page``: the call comes from a chat of Open WebUI's page."""
         self.stream = EventStream(request)
+        self.pace_s = STATUS_EVERY_S if on_page else 0.0
         self._streams, self._on_page = streams, on_page
         self._request = request
-        self._began_s = self._shown_s = _now_s()
-        self._shown = self._place = ""
+        self._began_s = self._told_s = _now_s()
+        self._shown = ""
 
     async def tell(self, ticket: Ticket | None) -> None:
         """The place of who waits; None: it is time for a sign of life."""
         if not self._streams:
             return
-        if ticket is not None:
-            self._place = self._words().place_of(ticket)
-        early = self._on_page and self._shown and _now_s() < self._shown_s + STATUS_EVERY_S
-        if self._place != self._shown and not (early and ticket):
-            await self._say(self._place)
         if ticket is None:
             await self.stream.ping()
+        else:
+            await self._wait_with(self._words().place_of(ticket))
+
+    async def behind(self) -> None:
+        """It waits for another answer of its user; to be told again and again."""
+        if not self._streams:
+            return
+        if _now_s() >= self._told_s + news.PING_S:
+            self._told_s = _now_s()
+            await self.stream.ping()
+        await self._wait_with(str(self._words()["waiting"]["others"]))
 
     async def come(self) -> None:
         """The turn has come."""
@@ -64,8 +73,12 @@ class Notice:
         """The caller's language; asked for only by who waits."""
         return words(choose(None, self._request.headers.get("Accept-Language", "")))
 
+    async def _wait_with(self, text: str) -> None:
+        if text != self._shown:
+            await self._say(text)
+
     async def _say(self, text: str, **state: bool) -> None:
-        self._shown, self._shown_s = text, _now_s()
+        self._shown = text
         if self._on_page:
             data = {"description": text, "done": False, **state}
             await self._event({"event": {"type": "status", "data": data}})

@@ -60,11 +60,12 @@ class Place:
         # The caller may be gone and this task cancelled: the place is left all the same.
         await asyncio.shield(self._leave())
 
-    async def take(self, tell: Tell, limit_s: float | None = None) -> None:
+    async def take(self, tell: Tell, limit_s: float | None = None, *, pace_s: float = 0.0) -> None:
         """Return when the turn has come.
 
         Args:
             limit_s: seconds it waits at most; 0 takes only a slot that is free now.
+            pace_s: places are told at most so often.
 
         Raises:
             Busy: none is free (``no_session``), too many calls of this user wait
@@ -82,7 +83,7 @@ class Place:
                     with one_more(self._request.app[WAITERS], self._user) as number:
                         if number > OF_USER_MAX:
                             raise turn.refusal(ticket, code="too_many_wait")
-                        await self._follow(tell)
+                        await self._follow(tell, pace_s)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -96,10 +97,10 @@ class Place:
         """Its call did not begin: what was adopted stays as it was."""
         self._stays = self._adopted
 
-    async def _follow(self, tell: Tell) -> None:
+    async def _follow(self, tell: Tell, pace_s: float) -> None:
         """Being followed is presence."""
         newsroom = self._request.app[NEWSROOM]
-        with newsroom.listener(self._pool, self._user, self.ticket) as listener:
+        with newsroom.listener(self._pool, self._user, self.ticket, pace_s=pace_s) as listener:
             async with aclosing(newsroom.told(listener)) as told:
                 async for news in told:
                     if news is None:
@@ -111,7 +112,7 @@ class Place:
         if newsroom.closing:
             # The place is kept for one grace, and found again by the user's next call.
             self._stays = not self._request.app[DIRECTORY].is_request_pool(self._pool)
-            raise Unavailable("The service restarts: ask again.", code="closing", retry_after_s=1)
+            raise closing()
         raise _over()
 
     async def _has_come(self, ticket: Ticket) -> bool:
@@ -158,6 +159,11 @@ class Place:
         client = "" if self._adopted else self._client
         with suppress(StoreUnavailable):
             await self._store.leave(self._pool, self._user, client=client, ticket=self.ticket)
+
+
+def closing() -> Unavailable:
+    """What to tell who still waits when the service stops."""
+    return Unavailable("The service restarts: ask again.", code="closing", retry_after_s=1)
 
 
 def _over() -> Busy:

@@ -20,11 +20,29 @@ from admission.store.redis_store import RedisStore
 RETRY_S = 15  # told to who has no session and no estimate
 
 
-__all__ = ["NoTurn", "TurnLost", "Turns", "refusal"]
+__all__ = ["Crowded", "NoTurn", "TurnLost", "Turns", "refusal"]
 
 
 class NoTurn(Busy):
     """No slot: nobody waits for one in this call's name."""
+
+
+class WaitOver(NoTurn):
+    """The turn has not come in the time the call would wait. Who tries again is last in line."""
+
+    code, final = "wait_over", True
+
+
+class Crowded(Busy):
+    """As many requests of the session as may run at once already do, or one of the lease."""
+
+    code = "session_busy"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "As many requests as a turn may run at once already do; wait for one to end.",
+            retry_after_s=1,
+        )
 
 
 class Turns:
@@ -43,7 +61,7 @@ class Turns:
 
         Raises:
             NoTurn: no session, or the lease has ended.
-            Busy: as many requests of the session as allowed already run, or one of the lease.
+            Crowded: no more of its requests may run now.
             TurnLost: inside the block, when the right ended while the request ran.
             StoreUnavailable: Redis is away at the begin; later it is waited for.
         """
@@ -91,6 +109,11 @@ class Turns:
         session = self._memory.session(pool, user)
         return InSession(session, message) if session.admits(self._concurrency) else None
 
+    async def another_ended(self, pool: str, user: str) -> None:
+        """Returns when a request of ``user``'s session ended here; at latest when what is known of
+        those elsewhere is too old."""
+        await self._memory.session(pool, user).another_ended()
+
     def hear(self, change: Change) -> None:
         """Whose tickets moved may have lost the right to run."""
         self._memory.hear(change)
@@ -137,11 +160,7 @@ class InSession:
 def _refused(outcome: SessionBusy | NoSession) -> Busy:
     if isinstance(outcome, NoSession):
         return refusal(outcome.ticket)
-    return Busy(
-        "As many requests as a turn may run at once already do; wait for one to end.",
-        code="session_busy",
-        retry_after_s=1,
-    )
+    return Crowded()
 
 
 _SAID = {
@@ -159,7 +178,7 @@ def refusal(ticket: Ticket | None, *, code: str = "no_session") -> NoTurn:
         )
     wait_s = None if ticket.wait_ms is None else max(1, round(ticket.wait_ms / 1000))
     place = f" You are number {ticket.position}." if ticket.position else ""
-    return NoTurn(
+    return (WaitOver if code == WaitOver.code else NoTurn)(
         _SAID[code] + place,
         code=code,
         retry_after_s=wait_s or RETRY_S,

@@ -195,7 +195,7 @@ def _events(reader: Reader) -> str:
 def _script_words(language: str) -> str:
     """What the script needs to say the same as the server."""
     said = words(language)
-    names = ("people", "tab", "place", "place_time")
+    names = ("people", "tab", "ordinal", "place", "place_time")
     given = {name: said["waiting"][name] for name in names}
     return json.dumps({"time": said["time"], "grouped_from": GROUPED_FROM, **given})
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from admission import background
+from admission import listener as listening
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, Status, Ticket
 from admission.listener import Listener
@@ -96,6 +97,43 @@ async def test_who_reads_slowly_gets_the_newest_place_only() -> None:
     assert listener.take_place() is None
 
 
+async def test_who_is_told_seldom_is_told_a_place_with_its_forecast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A place moves at once; what that means for the wait is known a moment later."""
+    monkeypatch.setattr(listening, "SETTLE_S", 0.05)
+    listener = Listener(DEFAULT_POOL, "ada", "", pace_s=0.01)
+    listener.show(TICKET)
+    listener.place(later(1, position=4), slots_changed=False)
+    assert listener.take_place() is None
+    listener.place(later(2, position=4, wait_ms=300_000), slots_changed=False)
+    async with asyncio.timeout(DEADLINE_S):
+        await listener.woken()
+    assert listener.take_place() == later(2, position=4, wait_ms=300_000)
+
+
+async def test_a_place_that_moved_and_came_back_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "SETTLE_S", 0.01)
+    listener = Listener(DEFAULT_POOL, "ada", "", pace_s=0.01)
+    listener.show(TICKET)
+    listener.place(later(1, position=4), slots_changed=False)
+    listener.place(later(2), slots_changed=False)
+    async with asyncio.timeout(DEADLINE_S):
+        await listener.woken()
+    assert listener.take_place() is None
+
+
+async def test_who_just_moved_up_is_not_told_that_it_takes_longer() -> None:
+    """The forecast that follows the move is another; nothing that was expected failed to come."""
+    listener = Listener(DEFAULT_POOL, "ada", "")
+    listener.show(TICKET)
+    assert listener.show(later(1, position=4)) == (later(1, position=4), None)
+    revised = later(900, position=4, wait_ms=900_000)
+    assert listener.show(revised) == (revised, None)
+    late = later(60_000, position=4, wait_ms=1_000_000)
+    assert listener.show(late) == (late, "overdue")
+
+
 async def test_an_old_or_foreign_place_is_not_shown() -> None:
     listener = Listener(DEFAULT_POOL, "ada", "")
     listener.show(TICKET)
@@ -133,7 +171,8 @@ async def test_only_news_is_shown(now: Ticket, shown: bool) -> None:
         (later(1, wait_ms=900_000), True, "capacity"),
         (later(1, wait_ms=300_000), True, "capacity"),
         (later(1, wait_ms=900_000), False, "overdue"),
-        (later(200_000, position=4, wait_ms=600_000), False, "overdue"),
+        (later(200_000, wait_ms=700_000), False, "overdue"),
+        (later(200_000, position=4, wait_ms=600_000), False, None),
         (later(1, wait_ms=None), False, "overdue"),
         (later(1, wait_ms=300_000), False, None),
         (later(1, position=None, status=Status.DRAFT), True, None),

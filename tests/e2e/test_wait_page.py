@@ -89,7 +89,7 @@ async def test_numbers_move_without_a_reload_and_are_said_politely(
     await page.evaluate("window.kept = true")
     await line.goes("carol")
     await expect(page.locator("#position")).to_have_text("1")
-    await expect(page.get_by_role("status")).to_contain_text("You are number 1 in line")
+    await expect(page.get_by_role("status")).to_contain_text("You are 1st in line")
     await expect(page).to_have_title("1 in line")
     assert await page.evaluate("window.kept")
 

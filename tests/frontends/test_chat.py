@@ -83,7 +83,7 @@ async def test_who_waits_is_told_each_new_place_and_then_answered(
     async with ada.chats("hello", headers=headers) as chat:
         told = await chat.next() or {}
         assert (told["type"], told["position"]) == ("queue", 2)
-        assert told["message"].startswith("Vous êtes en position 2 dans la file")
+        assert told["message"].startswith("Position 2 dans la file, environ 40 minutes")
         await service.store.leave("default", "second", client="c")
         assert (await chat.next() or {})["position"] == 1
         await service.store.leave("default", "first")

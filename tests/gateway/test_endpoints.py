@@ -43,6 +43,15 @@ async def test_whatever_a_worker_offers_is_gated_and_passed_byte_exact(
     assert (seen.path, seen.body) == (path + "?a=%2F", chat())
 
 
+async def test_counting_tokens_needs_no_turn_and_takes_none(
+    service: Service, upstream: Upstream
+) -> None:
+    bob = Chatter(caller_of(service), "bob")
+    reply = await bob.says(chat(), "/v1/messages/count_tokens")
+    assert (reply.status, reply.text.encode()) == (200, ANSWER)
+    assert (await bob.says(chat(), "/v1/messages")).status == 429
+
+
 @pytest.mark.parametrize(
     "path",
     [

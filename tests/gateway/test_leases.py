@@ -83,7 +83,7 @@ async def test_a_request_waits_for_a_slot(service: Service, upstream: Upstream, 
     upstream.go.set()
     await take("ada", "r1")
     async with streaming(service, "bob") as stream:
-        assert (await stream.next() or "").startswith(": You are number 1")
+        assert (await stream.next() or "").startswith(": You are 1st")
         await service.store.leave(DEFAULT_POOL, "ada")
         assert (await stream.next() or "").startswith(": Your turn.")
         assert await stream.response.content.read() == b"".join(CHUNKS)

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -171,6 +172,44 @@ async def test_without_news_memory_ends_by_itself(
         assert (await at(second).says(chat())).status == 200
         clock.advance_ms(2)
         assert (await at(second).says(chat())).status == 429
+
+
+async def test_who_still_asks_redis_counts_among_what_runs(
+    service: Service, upstream: Upstream, ada: Chatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session just begun: its calls all ask, and the first answer lets others begin at once."""
+    asked, all_ask, answered = Counter[str](), asyncio.Event(), asyncio.Event()
+    use = service.store.use
+
+    async def slowly(*args: Any, **given: Any) -> Any:
+        asked["use"] += 1
+        if asked["use"] == 4:
+            all_ask.set()
+        await (all_ask if asked["use"] == 1 else answered).wait()
+        return await use(*args, **given)
+
+    monkeypatch.setattr(service.store, "use", slowly)
+    async with asyncio.TaskGroup() as group:
+        read = [group.create_task(_status(ada)) for _ in range(4)]
+        await until(lambda: _seen(upstream, 1))
+        read += [group.create_task(_status(ada)) for _ in range(3)]
+        await asyncio.sleep(memory.TELL_S / 2)  # whoever began meanwhile is not known to Redis
+        answered.set()
+        await until(lambda: _seen(upstream, 4))
+        await asyncio.sleep(memory.TELL_S)
+        assert len(upstream.seen) == 4
+        upstream.go.set()
+    assert Counter(each.result() for each in read) == {200: 4, 429: 3}
+
+
+async def _status(user: Chatter) -> int:
+    async with user.streams() as response:
+        await response.content.read()
+        return response.status
+
+
+async def _seen(upstream: Upstream, number: int) -> bool:
+    return len(upstream.seen) == number
 
 
 async def test_two_processes_share_the_limit_but_for_a_second(

@@ -295,6 +295,50 @@ async def test_a_caller_who_acts_for_themselves_asks_for_no_task(
     assert (reply.status, reply.json["error"]["code"]) == (429, "no_session")
 
 
+# --- what an answer waits for, and answers ------------------------------------------------------
+
+STEPS = ("context_compaction", "function_calling", "image_prompt_generation", "query_generation")
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_step_of_an_answer_runs_in_its_turn_also_where_no_room_is_left(
+    service: Service, upstream: Upstream, ada: Chatter, redis: Redis, step: str
+) -> None:
+    report = WorkerReport(ready=True, reason=None, models=("tiny",), slots=4, in_flight=4)
+    identity = {"url": upstream.url, "kind": "static"}
+    await service.store.report_worker(DEFAULT_POOL, "w1", report, identity=identity)
+    await look_again(service)
+    reply = await ada.says(chat(), **{"X-Vestibule-Task": step, "X-Vestibule-Message": "m1"})
+    assert reply.status == 200
+    assert await redis.zcard(pool_key(DEFAULT_POOL, "unused")) == 0  # it is use of the session
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_step_of_an_answer_does_not_wait_for_a_turn(
+    service: Service, upstream: Upstream, bob: Chatter, step: str
+) -> None:
+    await take_slot(service)
+    headers = {"X-Vestibule-Task": step, "X-Vestibule-Wait": "60"}
+    reply = await bob.says(chat(), **headers)
+    assert (reply.status, reply.json["error"]["code"]) == (429, "no_session")
+    assert await status_of(service, "bob") is None
+
+
+async def test_merged_answers_wait_as_an_answer_does(
+    service: Service, upstream: Upstream, bob: Chatter
+) -> None:
+    await take_slot(service)
+    headers = {"X-Vestibule-Task": "moa_response_generation", "X-Vestibule-Wait": "60"}
+    merging = asyncio.create_task(bob.says(chat(), **headers))
+
+    async def waits() -> bool:
+        return await status_of(service, "bob") is Status.WAITING
+
+    await until(waits)
+    await free_slot(service)
+    assert (await asyncio.wait_for(merging, DEADLINE_S)).status == 200
+
+
 # --- request pools ----------------------------------------------------------------------------
 
 
@@ -343,6 +387,19 @@ async def test_in_a_request_pool_a_task_is_dropped_while_anybody_waits(
     metrics = await service.store.metrics(DEFAULT_POOL)
     assert (metrics.waiting, metrics.free) == (1, 1)
     assert await dropped(asking(bob))
+
+
+async def test_in_a_request_pool_a_step_of_an_answer_has_its_slot_to_itself(
+    service: Service, upstream: Upstream, bob: Chatter, one_lease: None
+) -> None:
+    await _think(upstream)
+    step = asyncio.create_task(bob.says(chat(), **{"X-Vestibule-Task": "query_generation"}))
+    await upstream.begun.wait()
+    await _take_lease(service, "ada", "r1")
+    again = await bob.says(chat(), **{"X-Vestibule-Task": "query_generation"})
+    assert again.status == 429
+    upstream.go.set()
+    assert (await step).status == 200
 
 
 async def test_in_a_request_pool_a_task_makes_way_for_a_request(

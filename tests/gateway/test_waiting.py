@@ -69,11 +69,11 @@ async def test_places_are_told_in_comments_and_then_the_answer_comes_byte_exact(
     async with streaming(service, "ada", {"Accept-Language": "fr"}) as stream:
         assert stream.response.headers["Content-Type"] == "text/event-stream"
         assert stream.response.headers["X-Accel-Buffering"] == "no"
-        assert (await stream.next() or "").startswith(": Vous êtes en position 2 dans la file")
+        assert (await stream.next() or "").startswith(": Position 2 dans la file, ")
         await service.store.leave(DEFAULT_POOL, "second", client="c")
-        assert (await stream.next() or "").startswith(": Vous êtes en position 1 dans la file")
+        assert (await stream.next() or "").startswith(": Position 1 dans la file, ")
         await free_slot(service)
-        assert (await stream.next() or "") == ": C’est à vous. Attente\u00a0: 0 s."
+        assert (await stream.next() or "") == ": C’est à vous. Attente\u00a0: 1 s."
         assert await stream.response.content.read() == b"".join(CHUNKS)
     assert upstream.seen[0].body.endswith(chat(stream=True)[1:])
     assert await status_of(service, "ada") is Status.ACTIVE
@@ -102,7 +102,7 @@ async def test_an_answer_that_finishes_after_its_session_does_not_wait_and_anoth
 async def test_who_waits_long_gets_signs_of_life(service: Service, upstream: Upstream) -> None:
     await take_slot(service)
     async with streaming(service, "ada") as stream:
-        assert (await stream.next() or "").startswith(": You are number 1")
+        assert (await stream.next() or "").startswith(": You are 1st")
         assert await stream.next() == ": ping"
 
 
@@ -143,7 +143,7 @@ async def test_a_call_waits_in_its_users_class(patient: Service) -> None:
     await take_slot(patient)
     await patient.store.join(DEFAULT_POOL, "bob", ticket="t2")
     async with streaming(patient, "ada", WAITS) as stream:
-        assert (await stream.next() or "").startswith(": You are number 1 ")
+        assert (await stream.next() or "").startswith(": You are 1st ")
 
 
 @pytest.mark.parametrize("streams", [True, False])
@@ -161,6 +161,18 @@ async def test_the_time_is_over_and_nothing_is_left_behind(
         assert caught.value.response.headers["Retry-After"] == "1200"
     await waiting(service, 0)
     assert await status_of(service, "ada") is Status.DISCONNECTED
+
+
+@pytest.mark.parametrize("limits", [{"session_duration": 5}])
+async def test_an_sdk_does_not_wait_again_by_itself(patient: Service) -> None:
+    """It tries three times by default where it need not wait long before, and would be last in line
+    each time."""
+    await take_slot(patient)
+    with pytest.raises(RateLimitError) as caught:
+        await sdk_says(patient, 2, stream=False, **{"X-Vestibule-Wait": "1"})
+    assert caught.value.code == "wait_over"
+    assert int(caught.value.response.headers["Retry-After"]) == 5
+    assert caught.value.response.request.headers["x-stainless-retry-count"] == "0"
 
 
 @pytest.mark.parametrize("limits", [{"wait_limit": 0.1}])

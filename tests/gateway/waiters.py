@@ -20,9 +20,11 @@ WAITS = {"X-Vestibule-Wait": "60"}
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "hello"}]
 
 
-async def sdk_says(service: Service, *, stream: bool, user: str = "ada", **headers: str) -> str:
-    """The answer as the official SDK reads it, of a trusted frontend; it tries once, so that a test
-    sees what came.
+async def sdk_says(
+    service: Service, retries: int = 0, /, *, stream: bool, user: str = "ada", **headers: str
+) -> str:
+    """The answer as the official SDK reads it, of a trusted frontend; it tries once unless told
+    otherwise, so that a test sees what came.
 
     Raises:
         APIError: as the SDK raises it.
@@ -31,7 +33,7 @@ async def sdk_says(service: Service, *, stream: bool, user: str = "ada", **heade
         base_url=f"{service.url}/v1",
         api_key=service.service_key,
         default_headers={"X-OpenWebUI-User-Id": user, **headers},
-        max_retries=0,
+        max_retries=retries,
         timeout=DEADLINE_S,
     ) as client:
         if not stream:

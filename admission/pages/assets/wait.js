@@ -7,10 +7,11 @@
   const said = document.getElementById("said");
   let main, words, source, ends, clock, lastSaid = 0, waitingToSay;
 
-  const form = (forms, n) => {
-    const kind = new Intl.PluralRules(document.documentElement.lang).select(n);
+  const form = (forms, n, type = "cardinal") => {
+    const kind = new Intl.PluralRules(document.documentElement.lang, { type }).select(n);
     return (forms[kind] || forms.other).replace("{n}", number(n));
   };
+  const ordinal = (n) => form(words.ordinal, n, "ordinal");
   const number = (n) =>
     new Intl.NumberFormat(document.documentElement.lang, { useGrouping: n >= words.grouped_from }).format(n);
   const time = (kind, s) =>
@@ -50,7 +51,7 @@
     void place.offsetWidth; // so that the movement begins anew
     place.classList.add("moved");
     const sentence = wait === null ? words.place : words.place_time.replace("{time}", about(wait));
-    say(sentence.replace("{n}", now), ticket.position === 1);
+    say(sentence.replace("{place}", ordinal(ticket.position)), ticket.position === 1);
   }
 
   function count() {
