@@ -4,26 +4,26 @@ Knows admission's replies; nothing of Open WebUI, and no words: what went wrong 
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import aiohttp
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 log = logging.getLogger("vestibule")  # Open WebUI gives this module a random name
 
 CALL_TIMEOUT_S = 5.0
-SNAPSHOT_WITHIN_S = 5.0  # a stream silent for longer at its start is held back by a proxy
+ANSWER_BYTES = 65_536  # many times what admission says at once: more is not admission
+SNAPSHOT_WITHIN_S = 5.0  # a stream without a ticket for longer is held back by a proxy
 SILENCE_S = 40.0  # admission pings its streams every 15 s
 LOOK_S = 2.0  # a silent stream lets go this often, so that its reader can look around
 AGAIN_S = (1.0, 3.0)  # chosen between, so that all who wait do not ask in the same instant
 COMING_BACK = "coming-back"  # the chat, as far as admission knows, of who need not watch
 ENDLESS = aiohttp.ClientTimeout(total=None)
-
+PROBLEM = TypeAdapter(dict[str, Any])
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -84,7 +84,7 @@ class Admission:
     def __init__(self, url: str, key: str, user_id: str) -> None:
         """``url``: where Vestibule listens; ``key``: its service key."""
         self.pool = ""  # "": the default one, until a join found the pool of its model
-        self._path = f"{url.rstrip('/')}/queue/{{}}/{quote(user_id, safe='')}"
+        self._queue, self._user = f"{url.rstrip('/')}/queue", quote(user_id, safe="")
         self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S),
@@ -97,59 +97,77 @@ class Admission:
 
     async def ask(self, verb: str, **body: str | bool) -> Ticket:
         """One call ("join", "confirm", "leave", "heartbeat", "status"); raises a `NoTicket`."""
-        method, url = "GET" if verb == "status" else "POST", self._path.format(verb)
+        method, url = "GET" if verb == "status" else "POST", self._url(verb)
         try:
             async with self._http.request(method, url, json=body, params=self._where()) as reply:
-                answer = json.loads(await reply.read())
+                answer = await _whole(reply.content)
             if reply.status == 200:
-                ticket = Ticket.model_validate(answer)
+                ticket = Ticket.model_validate_json(answer)
                 self.pool = ticket.pool
                 return ticket
+            problem = PROBLEM.validate_json(answer)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Away(f"{verb}: {type(error).__name__}") from error
-        problem = answer if isinstance(answer, dict) else {}
         raise _meaning(reply.status, problem, reply.headers.get("Retry-After", ""))
 
     async def events(self) -> AsyncGenerator[Ticket | None, None]:
         """The ticket at once and at each change, until the stream ends for whatever reason; None
-        when there was nothing for LOOK_S. Whoever reads it is present."""
+        between them, at least every LOOK_S. Whoever reads it is present."""
         with suppress(aiohttp.ClientError, TimeoutError, ValueError):
             async with asyncio.timeout(SNAPSHOT_WITHIN_S):
-                url = self._path.format("events")
-                reply = await self._http.get(url, params=self._where(), timeout=ENDLESS)
-            async with reply:
-                reply.raise_for_status()
-                async for ticket in _tickets(reply.content):
+                url, where = self._url("events"), self._where()
+                reply = await self._http.get(url, params=where, timeout=ENDLESS)
+            reply.raise_for_status()
+            async with reply, aclosing(_tickets(reply.content)) as told:
+                async for ticket in told:
                     yield ticket
+
+    def _url(self, verb: str) -> str:
+        return f"{self._queue}/{verb}/{self._user}"
 
     def _where(self) -> dict[str, str]:
         return {"pool": self.pool} if self.pool else {}
 
 
+async def _whole(stream: aiohttp.StreamReader) -> bytes:
+    whole = b""
+    async for chunk in stream.iter_any():
+        whole += chunk
+        if len(whole) > ANSWER_BYTES:
+            raise ValueError("too long")
+    return whole
+
+
 async def _tickets(stream: aiohttp.StreamReader) -> AsyncGenerator[Ticket | None, None]:
-    loop = asyncio.get_running_loop()
-    patience_s, heard_s, event = SNAPSHOT_WITHIN_S, loop.time(), b""
-    reading: asyncio.Task[bytes] | None = None
-    try:
-        while loop.time() - heard_s < patience_s:
-            reading = reading or asyncio.ensure_future(stream.readline())
-            if not (await asyncio.wait({reading}, timeout=min(LOOK_S, patience_s)))[0]:
-                yield None
-                continue
-            line, reading, heard_s = reading.result(), None, loop.time()
-            if not line:
-                return
+    """Raises ValueError: it says something that is no ticket."""
+    clock = asyncio.get_running_loop().time
+    event, rest, told, heard_s = b"", b"", False, clock()
+    while clock() - heard_s < (SILENCE_S if told else SNAPSHOT_WITHIN_S):
+        yield None
+        chunk = await _heard(stream)
+        if chunk is None:
+            continue
+        *lines, rest = (rest + chunk).split(b"\n")
+        if not chunk or len(rest) > ANSWER_BYTES:
+            return
+        for line in lines:
             field, _, value = line.partition(b":")
             if field == b"event":
                 event = value.strip()
             elif field == b"data" and event == b"ticket":
-                patience_s = SILENCE_S
                 yield Ticket.model_validate_json(value)
-    finally:
-        if reading is not None:
-            reading.cancel()
-            with suppress(asyncio.CancelledError, aiohttp.ClientError):
-                await reading
+                told = True
+        if told:  # else whatever it says is nothing
+            heard_s = clock()
+
+
+async def _heard(stream: aiohttp.StreamReader) -> bytes | None:
+    """What came within LOOK_S, b"" at the end; None: nothing yet."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            return await stream.readany()
+    except TimeoutError:
+        return None
 
 
 def _meaning(status: int, problem: dict[str, Any], retry_after: str) -> NoTicket:
@@ -158,7 +176,7 @@ def _meaning(status: int, problem: dict[str, Any], retry_after: str) -> NoTicket
     if code in ("model_not_served", "request_pool"):
         return NotServed(code)
     if code in ("queue_full", "pool_paused"):
-        wait_s = float(retry_after) if retry_after.isdigit() else None
+        wait_s = float(retry_after) if retry_after.isdecimal() else None
         return Refused(code, wait_s)
     if status == 422 and problem.get("field") == "priority":
         return NoSuchClass(code)

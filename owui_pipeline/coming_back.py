@@ -6,79 +6,131 @@ Open WebUI nobody is told, and the place is still there for the next message.
 
 import asyncio
 import random
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from owui_pipeline.calls import AGAIN_S, Admission, NoTicket, Ticket, Unknown
 from owui_pipeline.screen import Screen
 from owui_pipeline.words import Words
+
+GIVEN_UP = ("left", "abandoned", "queue_timeout", "removed", "pool_closed")
+"""Why a kept place may end before its turn; each is a key of `Words` with "ended_" before it."""
+
+
+class KeptChat:
+    """One chat that does not wait any more, of a user whose place is kept."""
+
+    def __init__(self, screen: Screen, words: Words) -> None:
+        self._screen, self._words = screen, words
+        self._status = "waiting"
+
+    async def tell(self, ticket: Ticket) -> None:
+        """Show how the place stands; a page that was opened meanwhile is told, too."""
+        changed, self._status = ticket.status != self._status, ticket.status
+        await self._screen.note(self._said(ticket), store=changed)
+        await self._screen.look()
+
+    async def call(self, ticket: Ticket) -> None:
+        """It is the user's turn: reach them."""
+        await self._screen.call(self._words.say("your_turn"), self._time_left(ticket))
+
+    async def tell_end(self, ended: Ticket | None) -> None:
+        """The place is kept no longer; None when it was forgotten."""
+        await self._screen.note(self._words.say(_end(ended)))
+
+    def _said(self, ticket: Ticket) -> str:
+        words = self._words
+        if ticket.status == "draft":
+            return f"{words.say('your_turn')}. {self._time_left(ticket)}"
+        line = words.line(ticket.position, ticket.estimated_wait, ticket.estimated_wait_high)
+        return words.say("kept_status", line=line)
+
+    def _time_left(self, ticket: Ticket) -> str:
+        return self._words.say("time_to_send", time=self._words.left(ticket.expires_in or 0))
 
 
 class Returns:
     """Everybody who may come back to this process's chats; one place for each user and pool."""
 
     def __init__(self) -> None:
-        self._watching: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._chats: dict[tuple[str, str], list[KeptChat]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # the event loop alone keeps no task alive
 
     def keep(self, user_id: str, admission: Admission, screen: Screen, words: Words) -> None:
-        """Tell this chat how its user's place moves. Closes the connection to admission."""
-        key = (user_id, admission.pool)
-        if before := self._watching.get(key):
-            before.cancel()
-        task = asyncio.create_task(_watch(admission, screen, words))
-        self._watching[key] = task
-        task.add_done_callback(lambda done: self._drop(key, done))
+        """Tell this chat, too, how its user's place moves. Closes the connection to admission."""
+        place, chat = (user_id, admission.pool), KeptChat(screen, words)
+        if known := self._chats.get(place):
+            known.append(chat)
+            task = asyncio.create_task(admission.aclose())
+        else:
+            self._chats[place] = [chat]
+            task = asyncio.create_task(self._watch(place, admission))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
         """Tell nobody any more."""
-        for task in self._watching.values():
+        for task in self._tasks:
             task.cancel()
 
-    def _drop(self, key: tuple[str, str], done: asyncio.Task[None]) -> None:
-        if self._watching.get(key) is done:
-            del self._watching[key]
+    async def _watch(self, place: tuple[str, str], admission: Admission) -> None:
+        chats = self._chats[place]
+        try:
+            async with aclosing(admission):
+                ended = await _tell_until_over(admission, chats)
+        finally:
+            del self._chats[place]  # what is kept from now on is another place
+        for chat in chats:
+            await chat.tell_end(ended)
 
 
-async def _watch(admission: Admission, screen: Screen, words: Words) -> None:
-    offered = ""
-    async with aclosing(admission):
-        while True:
-            async with aclosing(admission.events()) as told:
-                async for ticket in told:
-                    if ticket is None:
-                        continue
-                    if ticket.status in ("active", "disconnected"):
-                        await _tell_end(ticket, screen, words)
-                        return
-                    if ticket.status == "waiting":
-                        await _tell_place(ticket, screen, words)
-                    elif ticket.ticket_id != offered:
-                        offered = ticket.ticket_id
-                        await _tell_turn(ticket, screen, words)
-            await asyncio.sleep(random.uniform(*AGAIN_S))
-            try:
-                with suppress(Unknown):
-                    await admission.ask("status")
-                    continue
-                return  # forgotten
-            except NoTicket:
-                continue
+async def _tell_until_over(admission: Admission, chats: Sequence[KeptChat]) -> Ticket | None:
+    """The ticket when its place is kept no longer; None when admission forgot it."""
+    called = ""
+    async with aclosing(_news(admission)) as news:
+        async for ticket in news:
+            if ticket.status in ("active", "disconnected"):
+                return ticket
+            for chat in chats:
+                await chat.tell(ticket)
+            if ticket.status == "draft" and ticket.ticket_id != called:
+                called = ticket.ticket_id
+                await chats[-1].call(ticket)
+    return None
 
 
-async def _tell_place(ticket: Ticket, screen: Screen, words: Words) -> None:
-    line = words.line(ticket.position, ticket.estimated_wait, ticket.estimated_wait_high)
-    await screen.note(words.say("kept_status", line=line), store=False)
+async def _news(admission: Admission) -> AsyncGenerator[Ticket, None]:
+    """The ticket at each change, and every few seconds with what is left of its time; ends when
+    admission does not know it."""
+    while True:
+        async with aclosing(admission.events()) as told:
+            ticket, heard_s = None, 0.0
+            async for change in told:
+                now_s = asyncio.get_running_loop().time()
+                if change:
+                    ticket, heard_s = change, now_s
+                if ticket:
+                    yield _after(ticket, now_s - heard_s)
+        await asyncio.sleep(random.uniform(*AGAIN_S))
+        try:
+            yield await admission.ask("status")  # also where no stream comes through
+        except Unknown:
+            return
+        except NoTicket:
+            continue
 
 
-async def _tell_turn(ticket: Ticket, screen: Screen, words: Words) -> None:
-    told = words.say("your_turn", time=words.left(ticket.expires_in or 0))
-    await screen.note(told)
-    await screen.call(words.say("your_turn_title"), told)
+def _end(ended: Ticket | None) -> str:
+    """The key in `Words` for how a kept place ended."""
+    if ended is None:
+        return "lost"
+    if ended.reason == "draft_timeout":
+        return "missed"
+    return f"ended_{ended.reason}" if ended.reason in GIVEN_UP else "taken"
 
 
-async def _tell_end(ticket: Ticket, screen: Screen, words: Words) -> None:
-    if ticket.reason == "draft_timeout":
-        await screen.note(words.say("missed"))
-    elif ticket.reason in ("removed", "pool_closed", "queue_timeout"):
-        await screen.note(words.say(f"ended_{ticket.reason}"))
-    else:  # taken in another chat, or given up there: nothing is to be said here any more
-        await screen.clear()
+def _after(ticket: Ticket, seconds: float) -> Ticket:
+    """The same ticket so much later."""
+    if ticket.expires_in is None:
+        return ticket
+    return ticket.model_copy(update={"expires_in": max(0.0, ticket.expires_in - seconds)})

@@ -12,14 +12,14 @@ All users of a process share one `Filter`, so nothing of a request is kept on it
 
 import asyncio
 import uuid
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from owui_pipeline.calls import Admission
 from owui_pipeline.lobby import Lobby
-from owui_pipeline.screen import Screen
+from owui_pipeline.screen import Screen, tidy_up
 from owui_pipeline.session import Answers, Endings
 from owui_pipeline.turn import Asker, Kept, Rules, Turn, kind_of
 from owui_pipeline.valves import Language, SharedValves, priority_of
@@ -32,8 +32,7 @@ CLIENT = "vestibule"  # in a chat's metadata: its name for admission, the same i
 def spoken(valves: "Filter.Valves", user: Json, metadata: Json, request: Any) -> Words:
     """The words for this user: as they chose, else as the administrator did, else as the page."""
     own = getattr(user.get("valves"), "language", None)
-    wishes = [wish for wish in (own, valves.language) if wish and wish != "auto"]
-    language = choose(*wishes, browser_language(metadata, request))
+    language = choose(own, valves.language, browser_language(metadata, request))
     return Words(language, own_texts(valves.texts)[language])
 
 
@@ -53,7 +52,7 @@ class Filter:
     class UserValves(BaseModel):
         """What each user may set."""
 
-        language: Language = Field(default="auto", description="Of what Vestibule tells you.")
+        language: Language = Field(default="auto", description="The language of its messages.")
         keep_place: bool = Field(
             default=False,
             description="Keep my place when I close the page while I wait. When my turn comes I"
@@ -62,7 +61,11 @@ class Filter:
 
     def __init__(self) -> None:
         self.valves = self.Valves()
-        self._lobby, self._answers, self._endings = Lobby(), Answers(), Endings()
+        self._lobby, self._answers = Lobby(), Answers()
+        self._endings = Endings(self._lobby.returns)
+        self._tidying: asyncio.Task[None] | None = None
+        with suppress(RuntimeError):  # no loop: somebody only looks at this file
+            self._tidying = asyncio.get_running_loop().create_task(tidy_up())
 
     async def inlet(
         self,
@@ -94,8 +97,9 @@ class Filter:
             keeps_place=getattr(user.get("valves"), "keep_place", False),
             api_request=__request__,
         )
-        screen = Screen(emit, metadata, self._lobby.attendance)
-        await self._take(valves, asker, screen, spoken(valves, user, metadata, __request__))
+        words = spoken(valves, user, metadata, __request__)
+        screen = Screen(emit, metadata, self._lobby.attendance, words.say("cut_short"))
+        await self._take(valves, asker, screen, words)
         return body
 
     async def request(
@@ -108,7 +112,12 @@ class Filter:
         __event_emitter__: Emit | None = None,
     ) -> Json:
         """Before each request to the model: one more round of tools may come after the session's
-        end and its grace, and then waits for a turn as a new message would."""
+        end and its grace, and then waits for a turn as a new message would. A sub-agent's waits at
+        the gateway."""
+        if (__metadata__ or {}).get("internal"):
+            if parent := self._answers.parent():
+                await parent.step_aside()
+            return body
         answer = self._answers.of(str((__metadata__ or {}).get(CLIENT) or ""))
         if answer is None or await answer.is_held():
             return body
@@ -149,9 +158,9 @@ class Filter:
             chat = asyncio.current_task()
             if session is None or chat is None:
                 return
-            if valves.show_time_left and asker.kind == "page":
-                await self._endings.warn(session, screen, words)
-                self._endings.watch(session, screen, words, connect)
             if self._answers.of(asker.client) is None:
                 self._answers.begin(chat, admission, asker.client)
                 stack.pop_all()  # it closes with the answer
+            if valves.show_time_left and asker.kind == "page":
+                await self._endings.warn(session, screen, words)
+                self._endings.watch(session, screen, words, connect)

@@ -6,7 +6,9 @@ license: Apache-2.0
 description: A fair, visible turn on busy models, for those who still run the Pipelines server.
 
 The Pipelines filter: what the Function does, as far as a server beside Open WebUI can do it; what
-it cannot do stands in docs/pipelines.md. Nothing of a request is kept on the one `Pipeline`.
+it cannot do stands in docs/pipelines.md. Nothing of a request is kept on the one `Pipeline`. The
+server makes a new one when any file is uploaded; chats and kept places of the old one go on there,
+so it has no `on_shutdown`.
 """
 
 import asyncio
@@ -29,7 +31,7 @@ OPEN_AFTER_S = 300.0
 """Open WebUI asks a filter with aiohttp's own limit, and then goes on without it (0.12.4,
 routers/pipelines.py)."""
 MAX_WAIT_S = 270
-GIVE_UP_S = 275.0  # since it asked; leaving and saying so take 22 s at most
+GIVE_UP_S = 275.0  # since it asked; leaving and saying so take 18 s at most
 ANSWER_S = 3600.0  # no answer is renewed for longer, whatever Open WebUI says
 UNSEEN_ANSWER_S = 60.0  # the way to the gateway, which renews an answer while it runs there
 
@@ -53,8 +55,8 @@ class Pipeline:
         )
         open_webui_key: str = Field(
             default="",
-            description="An API key of an Open WebUI administrator. Without it a chat waits and"
-            " shows nothing, and Stop is not noticed.",
+            description="An API key of an Open WebUI administrator. Without it this filter holds"
+            " no chat: all wait at the gateway.",
         )
         max_wait_s: int = Field(
             default=240,
@@ -78,7 +80,7 @@ class Pipeline:
         self.valves = self.Valves()
         self._webui = OpenWebUI()
         self._lobby = Lobby(attendance=RemoteAttendance(self._webui))
-        self._answers, self._endings = Answers(), Endings()
+        self._answers, self._endings = Answers(), Endings(self._lobby.returns)
         self._ends: set[asyncio.Task[None]] = set()  # of answers, waited for
 
     async def on_startup(self) -> None:
@@ -89,14 +91,6 @@ class Pipeline:
         """They were changed: who waits is told by the new address."""
         self._webui.configure(self.valves.open_webui_url, self.valves.open_webui_key)
 
-    async def on_shutdown(self) -> None:
-        """The server ends or reads its files anew; places in line outlive it."""
-        self._lobby.returns.close()
-        self._endings.close()
-        for end in self._ends:
-            end.cancel()
-        await self._webui.aclose()
-
     async def inlet(self, body: Json, user: Json | None = None) -> Json:
         """Hold the chat until its turn. What it raises, Open WebUI does not show."""
         asked_s = asyncio.get_running_loop().time()
@@ -104,6 +98,9 @@ class Pipeline:
         user_id = str((user or {}).get("id") or "")
         if not user_id or any(metadata.get(key) for key in ("internal", "direct", "task")):
             return body
+        screen = RemoteScreen(self._webui, metadata, self._lobby.attendance)
+        if body.get("stream") and not screen.is_reached:
+            return body  # it waits at the gateway, which tells the place in the answer's stream
         known = metadata.get("model") or {}
         model = await self._webui.served_name(str(body["model"]), known, valves.admission_url)
         if model is None:
@@ -115,14 +112,13 @@ class Pipeline:
             kind=kind_of(metadata),
             priority=await priority_of(user or {}, valves.priorities, self._webui.groups),
         )
-        screen = RemoteScreen(self._webui, metadata, self._lobby.attendance)
         language = choose(valves.language, browser_language(metadata, None))
         words = Words(language, own_texts(valves.texts)[language])
         try:
             async with asyncio.timeout_at(asked_s + GIVE_UP_S):
                 await self._take(valves, asker, screen, words, str(metadata.get("task_id") or ""))
         except (NotNow, TimeoutError) as error:
-            await screen.end(str(error) or words.say("away"), noted=isinstance(error, Kept))
+            await screen.end(str(error) or words.say("away"), failed=not isinstance(error, Kept))
             raise
         return body
 

@@ -7,19 +7,25 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 from owui_pipeline.calls import AGAIN_S, Admission, Away, NoTicket, Ticket, Unknown
+from owui_pipeline.coming_back import Returns
 from owui_pipeline.screen import Screen
 from owui_pipeline.words import Words
 
 BEAT_S = 10.0  # admission forgets an answer that is not renewed for 30 s
 WARN_S = 120.0  # so long before its end a session's time is told,
 WARN_SHARE = 0.1  # but not before so much of it is left
+NEAR_S = 10.0  # so often it is looked at then
 READ_AGAIN_S = 1.0  # after a deadline; admission publishes an expiry within a second
 READABLE_S = 300.0  # so long after its end admission still knows how a session ended
 
 AskAdmission = Callable[[], Admission]
+
+_current: ContextVar["Answer | None"] = ContextVar("answer", default=None)
+"""Whose chat's task this is; a sub-agent's task was begun by its parent's (utils/subagents.py)."""
 
 
 class Answer:
@@ -54,6 +60,13 @@ class Answer:
             yield
         finally:
             self._waits = False
+
+    async def step_aside(self) -> None:
+        """A sub-agent of it needs a turn: after the session's end this answer does not keep the
+        slot, in which it would only wait for its sub-agent."""
+        with suppress(NoTicket):
+            if (await self._admission.ask("status")).status != "active":
+                await self._admission.ask("leave", client=self._client)
 
     @property
     def is_over(self) -> bool:
@@ -95,6 +108,7 @@ class Answers:
         answer = Answer(admission, client)
         chat.add_done_callback(lambda _: answer.end())
         self._running[client] = answer
+        _current.set(answer)
         beats = asyncio.create_task(answer.beat())
         self._beats.add(beats)
         beats.add_done_callback(lambda _: self._forget(client, answer, beats))
@@ -102,6 +116,11 @@ class Answers:
     def of(self, client: str) -> Answer | None:
         """The answer to this chat message, while it runs."""
         answer = self._running.get(client)
+        return answer if answer and not answer.is_over else None
+
+    def parent(self) -> Answer | None:
+        """The answer that waits for this sub-agent."""
+        answer = _current.get()
         return answer if answer and not answer.is_over else None
 
     async def all_over(self) -> None:
@@ -117,7 +136,9 @@ class Answers:
 class Endings:
     """Tells users that their sessions come to an end, in the chat they used last."""
 
-    def __init__(self) -> None:
+    def __init__(self, returns: Returns) -> None:
+        """``returns``: who is told of a place that the session's end gave (VESTIBULE_REQUEUE)."""
+        self._returns = returns
         self._screens: dict[str, tuple[Screen, Words]] = {}  # by ticket
         self._watching: dict[str, asyncio.Task[None]] = {}
 
@@ -132,7 +153,9 @@ class Endings:
             task.add_done_callback(lambda _: self._forget(ticket.ticket_id))
 
     async def warn(self, ticket: Ticket, screen: Screen, words: Words) -> None:
-        """Tell how much time is left, if it is little."""
+        """Tell how much time is left, if it is little, in this chat and no more in the last."""
+        if before := self._screens.get(ticket.ticket_id):
+            await before[0].close()
         if ticket.expires_in is not None and ticket.expires_in <= _warn_s(ticket):
             await screen.note(_time_left(ticket, words))
 
@@ -146,37 +169,55 @@ class Endings:
         await asyncio.sleep(ends_s - _clock_s() - _warn_s(ticket))
         async with aclosing(ask()) as admission:
             admission.pool = ticket.pool
-            with suppress(NoTicket):
+            try:
                 now = await _status(admission, ends_s + READABLE_S)
-                if now.ticket_id == ticket.ticket_id and now.status == "active":
+                if _runs(ticket, now):
                     await self._tell_left(ticket, now)
-                    await asyncio.sleep((now.expires_in or 0) + READ_AGAIN_S)
-                    now = await _status(admission, ends_s + READABLE_S)
                 elif _clock_s() < ends_s:  # left, or ended otherwise before its time
                     return
-                await self._tell_over(ticket, now)
+                while _runs(ticket, now):
+                    await asyncio.sleep(min(NEAR_S, (now.expires_in or 0) + READ_AGAIN_S))
+                    now = await _status(admission, ends_s + READABLE_S)
+                    await self._count_down(ticket, now)
+                await self._tell_over(ticket, now, ask)
+            except NoTicket:
+                await self._screens[ticket.ticket_id][0].close()
 
     async def _tell_left(self, ticket: Ticket, now: Ticket) -> None:
         screen, words = self._screens[ticket.ticket_id]
-        if (ticket.expires_in or 0) > _warn_s(ticket):  # else it was told at once
-            await screen.note(_time_left(now, words))
+        await screen.note(_time_left(now, words))  # or it was told at once
         await screen.notify("warning", _time_left(now, words))
 
-    async def _tell_over(self, ticket: Ticket, now: Ticket) -> None:
+    async def _count_down(self, ticket: Ticket, now: Ticket) -> None:
         screen, words = self._screens[ticket.ticket_id]
-        if now.ticket_id == ticket.ticket_id and now.reason == "session_timeout":
-            told = words.say("session_over")
-        elif now.status == "waiting":  # put back in line (VESTIBULE_REQUEUE=on), or sent a message
+        if _runs(ticket, now):
+            await screen.note(_time_left(now, words), store=False)
+            await screen.look()
+
+    async def _tell_over(self, ticket: Ticket, now: Ticket, ask: AskAdmission) -> None:
+        screen, words = self._screens[ticket.ticket_id]
+        if now.status == "waiting":  # put back in line (VESTIBULE_REQUEUE=on), or sent a message
             line = words.line(now.position, now.estimated_wait, now.estimated_wait_high)
             told = words.say("over_then", line=line)
-        else:
+        elif now.ticket_id == ticket.ticket_id and now.reason != "left":
+            told = words.say("session_over")
+        else:  # of the user's own will, or there is another one already
+            await screen.close()
             return
         await screen.note(told)
         await screen.notify("info", told)
+        if now.status == "waiting":
+            admission = ask()
+            admission.pool = ticket.pool
+            self._returns.keep(screen.user_id, admission, screen, words)
 
     def _forget(self, ticket_id: str) -> None:
         self._watching.pop(ticket_id, None)
         self._screens.pop(ticket_id, None)
+
+
+def _runs(ticket: Ticket, now: Ticket) -> bool:
+    return now.ticket_id == ticket.ticket_id and now.status == "active"
 
 
 async def _status(admission: Admission, give_up_s: float) -> Ticket:

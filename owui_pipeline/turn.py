@@ -33,7 +33,7 @@ from owui_pipeline.words import Words
 turn_log = logging.getLogger("vestibule.turn")
 
 STOP_WITHIN_S = 2.0  # Open WebUI's Stop button waits for us: for each step of leaving
-API_POLL_S = 1.0
+LOOKS = 5  # at who is there, for each one at the ticket of somebody who is not
 ABSENT_S = 60.0  # as admission's own grace (VESTIBULE_PRESENCE_GRACE): a reload is no absence
 ENDED = ("abandoned", "queue_timeout", "draft_timeout", "idle", "removed", "pool_closed", "left")
 """Why a ticket may end while its chat waits; each is a key of `Words` with "ended_" before it."""
@@ -68,9 +68,13 @@ class Asker:
 
 def kind_of(metadata: dict[str, Any]) -> Literal["page", "api", "alone"]:
     """Who may go away while this chat waits: a page, an API call, or nobody (an automation, a
-    channel: their session names what runs them and no socket)."""
+    channel: their session names what runs them and no socket).
+
+    Without a session and a chat Open WebUI answers in the request itself (main.py,
+    `chat_completion`).
+    """
     session = str(metadata.get("session_id") or "")
-    if not session:
+    if not (session and metadata.get("chat_id")):
         return "api"
     return "alone" if ":" in session or metadata.get("automation_id") else "page"
 
@@ -102,6 +106,7 @@ class Turn:
         self._clients = [asker.client]  # under what names it may have joined
         self._ticket_id = ""
         self._named_in = ""  # the session in which this answer is named
+        self._kept_in = ""  # the ticket that need not be watched
         self._before = ""  # a text around the place, if the last session explains the line
         self._began_at: int | None = None  # the place in line when it joined
         self._priority = asker.priority
@@ -138,10 +143,9 @@ class Turn:
         return ticket
 
     async def _wait(self) -> Ticket:
-        source = self._poll() if self._asker.kind == "api" else self._follow()
         limit = asyncio.timeout(self._rules.max_wait_s)
         try:
-            async with limit, aclosing(source) as news:
+            async with limit, aclosing(self._follow()) as news:
                 ticket = await self._enter()
                 while not (session := await self._goes_ahead(ticket)):
                     ticket = await anext(news)
@@ -164,15 +168,10 @@ class Turn:
                         if ticket:
                             yield ticket
             yield await self._look()
-            await asyncio.sleep(random.uniform(*AGAIN_S))
-
-    async def _poll(self) -> AsyncGenerator[Ticket, None]:
-        """The ticket every second, while the caller still listens."""
-        while True:
-            await asyncio.sleep(API_POLL_S)
-            if await hung_up(self._asker.api_request):
-                raise Refused("gone")
-            yield await self._look()
+            for _ in range(LOOKS):
+                await asyncio.sleep(random.uniform(*AGAIN_S))
+                if await self._is_there():
+                    break
 
     async def _look(self) -> Ticket:
         """The ticket now. The heartbeat is presence for whom no stream reaches."""
@@ -190,14 +189,16 @@ class Turn:
 
         Only who was seen once can be missed: other apps may talk to Open WebUI without a socket.
         """
+        if self._asker.kind == "api" and await hung_up(self._asker.api_request):
+            raise Refused("gone")
         if self._asker.kind != "page":
             return True
-        sockets = await self._lobby.attendance.sockets(self._asker.user_id)
-        if sockets is None or not (sockets or self._sockets is not None):
+        seen = self._sockets is not None
+        sockets = await self._lobby.attendance.sockets(self._asker.user_id, seen=seen)
+        if sockets is None or not (sockets or seen):
             return True
-        if self._sockets is not None and sockets - self._sockets:
-            await self._screen.repeat()
         self._sockets = sockets
+        await self._screen.look()
         if sockets:
             self._absent_since_s = None
         elif self._absent_since_s is None:
@@ -247,8 +248,11 @@ class Turn:
     async def _while_absent(self) -> None:
         """Nobody sees the answer, so the model is not asked. Admission lets a place that nobody
         claims be passed and forgets it in the end; who comes back before finds it again."""
-        away_s = _now_s() - (self._absent_since_s or _now_s())
-        if self._asker.keeps_place and away_s >= ABSENT_S:
+        if not self._asker.keeps_place:
+            return
+        if self._kept_in != self._ticket_id:  # a turn that comes now is offered, not begun
+            self._kept_in = (await self._keep_place()).ticket_id
+        if _now_s() - (self._absent_since_s or _now_s()) >= ABSENT_S:
             await self._stop_watching()
 
     async def _tell(self, ticket: Ticket) -> None:
@@ -280,6 +284,8 @@ class Turn:
         try:
             ticket = await self._ask("join", **facts)
         except NoSuchClass:
+            if not self._priority:
+                raise
             turn_log.error("no_such_class priority=%s", self._priority)
             self._priority = None
             return await self._join()
@@ -289,27 +295,33 @@ class Turn:
         self._ticket_id = ticket.ticket_id
         if ticket.status != "active":  # the place is this chat's now, if it was kept before
             with suppress(NoTicket):
-                await self._admission.ask("leave", client=COMING_BACK)
+                await self._once("leave", client=COMING_BACK)
         return ticket
 
     async def _ask(self, verb: str, **body: str | bool) -> Ticket:
         """Ask until there is an answer, for the grace that the administrator gave."""
         give_up_s = _now_s() + self._rules.away_grace_s
         while True:
-            asking = asyncio.ensure_future(self._admission.ask(verb, **body))
+            pause_s = random.uniform(*AGAIN_S)
             try:
-                return await asyncio.shield(asking)
-            except asyncio.CancelledError:
-                # Whole, so that what comes after, a leave above all, does not overtake it.
-                with suppress(NoTicket, TimeoutError):
-                    await asyncio.wait_for(asking, STOP_WITHIN_S)
-                raise
+                return await self._once(verb, **body)
             except Away as error:
-                if _now_s() >= give_up_s:
+                if _now_s() + pause_s >= give_up_s:
                     raise
                 turn_log.info("admission_away error=%s", error)
             await self._screen.show(self._words.say("retrying"))
-            await asyncio.sleep(random.uniform(*AGAIN_S))
+            await asyncio.sleep(pause_s)
+
+    async def _once(self, verb: str, **body: str | bool) -> Ticket:
+        """One call, whole even while the chat is being stopped, so that what comes after, a leave
+        above all, does not overtake it."""
+        asking = asyncio.ensure_future(self._admission.ask(verb, **body))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            with suppress(NoTicket, TimeoutError):
+                await asyncio.wait_for(asking, STOP_WITHIN_S)
+            raise
 
     # --- endings -------------------------------------------------------------------------------
 
@@ -324,10 +336,7 @@ class Turn:
             await self._withdraw()
             waited = self._words.elapsed(self._rules.max_wait_s)
             raise NotNow(self._words.say("too_long", waited=waited))
-        facts: dict[str, str | bool] = {"priority": self._priority} if self._priority else {}
-        facts |= {"will_return": True, "model": asker.model, "client": COMING_BACK}
-        self._clients.append(COMING_BACK)
-        ticket = await self._ask("join", **facts)
+        ticket = await self._keep_place()
         if ticket.status == "active":  # in this very moment
             return ticket
         await self._ask("leave", client=asker.client)
@@ -335,12 +344,18 @@ class Turn:
         await self._screen.close(self._words.say("kept_status", line=line))
         raise Kept(self._words.say("kept"))
 
+    async def _keep_place(self) -> Ticket:
+        facts: dict[str, str | bool] = {"priority": self._priority} if self._priority else {}
+        facts |= {"will_return": True, "model": self._asker.model, "client": COMING_BACK}
+        self._clients.append(COMING_BACK)
+        return await self._ask("join", **facts)
+
     async def _withdraw(self, words: str = "") -> None:
         """Leave, even while being stopped; without words nothing stays on the screen."""
         for client in self._clients:
-            leave = self._admission.ask("leave", client=client)
             with suppress(NoTicket, TimeoutError):
-                await asyncio.shield(asyncio.wait_for(leave, STOP_WITHIN_S))
+                async with asyncio.timeout(STOP_WITHIN_S):
+                    await self._admission.ask("leave", client=client)
         await self._screen.close(words)
 
     def _may_go_without(self, error: Exception) -> None:

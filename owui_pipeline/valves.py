@@ -18,27 +18,31 @@ class SharedValves(BaseModel):
 
     admission_url: str = Field(
         default="http://127.0.0.1:8600",
-        description="Where Vestibule listens, as seen by the server that runs this.",
+        description="Vestibule's address as this server reaches it: http://127.0.0.1:8600, from"
+        " inside Docker often http://host.docker.internal:8600.",
     )
     service_key: str = Field(
         default="",
-        description="The service_key in Vestibule's keys.json.",
+        description="The service_key in keys.json, in Vestibule's state folder.",
         json_schema_extra={"input": {"type": "password"}},
     )
     priority: int = Field(
-        default=100, description="Order among filters. High: what may refuse comes before."
+        default=100,
+        description="Its place among the filters: lower ones run first. Keep it high, so that those"
+        " that may refuse a chat come before the wait.",
     )
     language: Language = Field(
         default="auto",
-        description="Of what people read. auto: as their page or browser is set.",
+        description="The language people read. auto: that of their page or browser.",
     )
     priorities: str = Field(
         default="",
-        description="Classes by role or group, the first that fits: role:admin=staff,"
-        " group:Teachers=staff. The classes are those of VESTIBULE_PRIORITIES.",
+        description="Who goes ahead in line, by role or group; the first that fits counts:"
+        " role:admin=staff, group:Teachers=staff. The classes (staff) are those of"
+        " VESTIBULE_PRIORITIES.",
     )
     show_waited: bool = Field(
-        default=True, description="Leave 'Your turn. Waited 42 s.' above answers that waited."
+        default=True, description="Leave 'Your turn. Waited 42 s.' above answers that had to wait."
     )
     show_time_left: bool = Field(
         default=True, description="Tell users when their session is about to end."
@@ -46,20 +50,25 @@ class SharedValves(BaseModel):
     api_max_wait_s: int = Field(
         default=50,
         ge=1,
-        description="How long an API call may wait, in seconds. It hears nothing meanwhile: "
-        "stay under the time limit of the proxies on its way (often 60).",
+        description="How long an API call may wait, in seconds (1 or more). It hears nothing"
+        " meanwhile: stay under the time limit of the proxies on its way (often 60).",
     )
     when_admission_is_away: Literal["refuse", "pass"] = Field(
         default="refuse",
-        description="Without an answer from Vestibule: refuse chats, or let them pass.",
+        description="When Vestibule does not answer: refuse chats, or let them pass without a"
+        " turn.",
     )
     away_grace_s: int = Field(
-        default=20, ge=0, description="How long to try before that, in seconds."
+        default=20,
+        ge=0,
+        description="How long to keep trying before a chat is refused or passes, in seconds (0 or"
+        " more).",
     )
     texts: str = Field(
         default="",
         description="Your own words as JSON, for all languages or for one:"
-        ' {"paused": "Closed until Monday."} or {"fr": {"paused": "Fermé."}}.',
+        ' {"paused": "Closed until Monday."} or {"fr": {"paused": "Fermé."}}.'
+        " `vestibule owui file --for texts` prints all of them.",
     )
 
     @field_validator("admission_url")

@@ -15,6 +15,7 @@ Emit = Callable[[Json], Awaitable[None]]
 OUR_HEADER = "X-Vestibule-Message"  # in the settings of each connection that leads to a gateway
 SCAN_S = 2.0  # all who wait in this process share one look at who is connected
 MISSING_S = 0.2  # who is not found may have arrived since
+NEWEST = 2000  # answers of all users; of more than the longest wait, mostly
 OTHER_VERSION = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 
 webui_log = logging.getLogger("vestibule.webui")
@@ -32,18 +33,23 @@ class Attendance:
         self._seen_s = float("-inf")
         self._looking = asyncio.Lock()
 
-    async def sockets(self, user_id: str) -> frozenset[str] | None:
-        """The user's sockets, of at most SCAN_S ago; None when that cannot be known."""
-        known = user_id in (self._sockets or ())
+    async def sockets(self, user_id: str, *, seen: bool) -> frozenset[str] | None:
+        """The user's sockets, of at most SCAN_S ago; None when that cannot be known.
+
+        ``seen``: whether there was one before; a page that was closed is worth no scan of its own.
+        """
+        known = seen or user_id in (self._sockets or ())
         everybody = await self._everybody(SCAN_S if known else MISSING_S)
         return None if everybody is None else frozenset(everybody.get(user_id, {}))
 
-    async def has_open(self, user_id: str, chat_id: str) -> bool:
-        """Whether one of the user's pages shows this chat, as far as that can be known."""
-        everybody = await self._everybody(0)
+    async def showing(self, user_id: str, chat_id: str) -> frozenset[str] | None:
+        """Which of the user's sockets show this chat, as of SCAN_S ago; None when that cannot be
+        known. A page that goes to another chat leaves this one (socket/main.py, `chat_events`)."""
+        everybody = await self._everybody(SCAN_S)
         if everybody is None:
-            return True
-        return any(chat_id in chats for chats in everybody.get(user_id, {}).values())
+            return None
+        sockets = everybody.get(user_id, {})
+        return frozenset(sid for sid, chats in sockets.items() if chat_id in chats)
 
     async def _everybody(self, age_s: float) -> dict[str, dict[str, frozenset[str]]] | None:
         """All sockets, as they were at most ``age_s`` ago."""
@@ -84,6 +90,67 @@ async def live_emitter(metadata: Json, stored: Emit | None) -> Emit | None:
     except OTHER_VERSION:  # every status is stored
         return stored
     return live or stored
+
+
+async def call_pages(metadata: Json, title: str, text: str) -> None:
+    """Tell it where the user does not look at this chat: on pages that show another, as a toast
+    that leads here, and for pages in the background by the browser's own notification, if the user
+    allowed those.
+
+    It names no message, so it changes none and stores nothing (fe: routes/+layout.svelte,
+    `chatEventHandler`; Chat.svelte looks for the message first).
+    """
+    told = {"done": True, "content": text, "title": title}
+    try:
+        from open_webui.socket.main import get_event_emitter
+
+        emit = await get_event_emitter({**metadata, "message_id": None}, update_db=False)
+        if emit:
+            await emit({"type": "chat:completion", "data": told})
+    except Exception as error:  # noqa: BLE001 - foreign code; the chat itself tells it, too
+        webui_log.info("not_called error=%s", type(error).__name__)
+
+
+async def cut_short(sign: str) -> list[tuple[Json, Json]]:
+    """Among the newest answers those whose chat nothing works at any more, and whose last status is
+    still open and has this key: each answer as an emitter's metadata, and that status.
+
+    Nothing else closes them: a process that dies calls nobody (socket/main.py, tasks.py).
+    """
+    found: list[tuple[Json, Json]] = []
+    try:
+        from open_webui.internal.db import get_async_db_context
+        from open_webui.main import app
+        from open_webui.models.chat_messages import ChatMessage
+        from open_webui.tasks import has_active_tasks
+        from sqlalchemy import select
+
+        row = ChatMessage
+        columns = select(row.id, row.chat_id, row.user_id, row.status_history)
+        answers = columns.where(row.role == "assistant").order_by(row.created_at.desc())
+        async with get_async_db_context() as db:
+            newest = (await db.execute(answers.limit(NEWEST))).all()
+        for key, chat_id, user_id, statuses in newest:
+            last = (statuses or [{}])[-1]
+            if last.get("done") is False and sign in last:
+                message_id = key.removeprefix(f"{chat_id}-")
+                if not await has_active_tasks(app.state.redis, chat_id):
+                    whose = {"chat_id": chat_id, "message_id": message_id, "user_id": user_id}
+                    found.append((whose, last))
+    except Exception as error:  # noqa: BLE001 - foreign code; the text just stays
+        webui_log.info("not_looked_after error=%s", type(error).__name__)
+    return found
+
+
+async def emitter_of(metadata: Json) -> Emit | None:
+    """What shows events in this chat message, and stores them."""
+    try:
+        from open_webui.socket.main import get_event_emitter
+
+        emit: Emit | None = await get_event_emitter(metadata)
+    except OTHER_VERSION:
+        return None
+    return emit
 
 
 async def served_name(body: Json, model: Json | None, request: Any, admission: str) -> str | None:
@@ -169,9 +236,10 @@ async def push_outside(user_id: str, title: str, text: str) -> None:
 
 
 def browser_language(metadata: Json, request: Any) -> str:
-    """The language the page is set to, else the browser's; "" when neither is known."""
+    """The language the page is set to, then the browser's, as one list; "" when none is known."""
     chosen = (metadata.get("variables") or {}).get("{{USER_LANGUAGE}}")
     try:
-        return str(chosen or request.headers.get("accept-language") or "")
+        header = request.headers.get("accept-language")
     except (AttributeError, KeyError):
-        return str(chosen or "")
+        header = None
+    return ",".join(str(known) for known in (chosen, header) if known)

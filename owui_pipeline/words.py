@@ -1,6 +1,7 @@
 """What people read: which language, and how places and times are said in it.
 
-Knows no ticket and no Open WebUI; the texts themselves stand in ``languages``.
+Knows no ticket and no Open WebUI; the texts themselves stand in ``languages``. The gateway says the
+same by ``admission/pages/words.py``, for a chat may wait here or there.
 """
 
 import json
@@ -19,6 +20,8 @@ UNIT_S = {"minutes": 60, "hours": 3600}
 HOURS_FROM_S = 5400  # as on admission's own pages: 90 minutes are told as 2 hours
 DAY_S = 86_400
 HIGH_FACTOR = 1.2  # nobody says "about 30 to 32 minutes"
+GROUPED_FROM = 10_000  # 1234 is read as it stands in each of our languages
+SEPARATORS = {"en": ",", "fr": "\u202f", "it": ".", "de": ".", "es": "\u00a0"}  # CLDR, group
 
 _RANGE = re.compile(  # a language range of Accept-Language (RFC 9110, section 12.5.4)
     r"\s*([A-Za-z]{1,8})(?:[-_][A-Za-z0-9]{1,8})*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?\s*", re.I
@@ -48,10 +51,13 @@ def _by_preference(header: str) -> list[str]:
 def ordinal(number: int, language: str) -> str:
     """A place as that language's texts name it: "5th" in English, the bare number in the others,
     where the form of an ordinal would hang on the word beside it."""
+    written = str(number)
+    if number >= GROUPED_FROM:
+        written = f"{number:,}".replace(",", SEPARATORS[language])
     if language != "en":
-        return str(number)
+        return written
     teens = number % 100 in (11, 12, 13)
-    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+    return f"{written}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def plural(language: str, number: int) -> str:
@@ -176,11 +182,14 @@ class Words:
         return self.say("range", low=low, time=self._count(unit, high))
 
     def left(self, seconds: float) -> str:
-        """A time that is left: "2 minutes", "less than a minute"; never more than there is."""
+        """A time that is left: "2 minutes", to the nearest one; "less than a minute"; from two
+        hours on whole hours."""
         if seconds < 60:
             return self.say("less_than_a_minute")
-        unit = "minutes" if seconds < 2 * 3600 else "hours"
-        return self._count(unit, int(seconds // UNIT_S[unit]))
+        minutes = _rounded(seconds, "minutes")
+        if minutes < 120:
+            return self._count("minutes", minutes)
+        return self._count("hours", minutes // 60)
 
     def when(self, seconds: float | None) -> str:
         """When to try again: "in a minute", also when that is not known; "in about 4 minutes"."""
@@ -189,11 +198,12 @@ class Words:
         return self.say("when", wait=self.wait(seconds))
 
     def elapsed(self, seconds: float) -> str:
-        """A time that passed: "42 s", "3 min 5 s", "1 h 10 min"; the same in all our languages."""
-        minutes, rest = divmod(round(seconds), 60)
+        """A time that passed: "42 s", "3 min 5 s", "1 h 10 min"; the same in all our languages.
+        Never "0 s", for it did pass."""
+        minutes, rest = divmod(max(1, round(seconds)), 60)
         hours, minutes = divmod(minutes, 60)
         parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
-        return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
+        return " ".join(f"{count} {unit}" for count, unit in parts if count)
 
     def _count(self, unit: str, number: int) -> str:
         return self.say(f"{unit}_{plural(self.language, number)}", n=number)

@@ -1,6 +1,8 @@
 """Runs the filter the way Open WebUI 0.12.4 does, on the real admission service."""
 
 import asyncio
+import contextvars
+import inspect
 import sys
 import types
 import uuid
@@ -17,6 +19,7 @@ from admission.domain import DEFAULT_POOL, WorkerReport
 from admission.store.redis_store import RedisStore
 from owui_pipeline import assemble
 from tests.conftest import DEADLINE_S, Service
+from tests.owui.wire import Wire, wired
 
 MODEL = "tiny"
 
@@ -111,21 +114,42 @@ class Chat:
             "__model__": {"id": model},
             "__event_emitter__": self._emit,
         }
-        self.task = asyncio.create_task(self._process(gate))
+        self.task = asyncio.create_task(self._process())
 
-    async def _process(self, gate: Any) -> Json:
-        passed: Json = await gate.inlet(self.body, **self._known)
+    async def _process(self) -> Json:
+        passed = await self._call("inlet")
+        self._context = contextvars.copy_context()
         self.answering.set()
         await self.answered.wait()
         return passed
+
+    async def _call(self, hook: str, **other: object) -> Json:
+        """As ``process_filter_function`` (utils/filter.py) does: with what the signature names."""
+        handler = getattr(self._gate, hook)
+        named = inspect.signature(handler).parameters
+        known = {name: value for name, value in (self._known | other).items() if name in named}
+        body: Json = await handler(body=self.body, **known)
+        return body
+
+    async def delegate(self) -> None:
+        """A sub-agent is about to ask the model, in a task that this chat's own began."""
+        await self._context.run(asyncio.create_task, self._sub_agent())
+
+    async def _sub_agent(self) -> None:
+        metadata = {"message_id": "sub-agent", "session_id": "sid", "internal": True}
+        for hook in ("inlet", "request"):
+            await self._call(hook, __metadata__=metadata)
 
     async def _emit(self, event: Json) -> None:
         self.events.append(event)
 
     async def next_round(self) -> Json:
         """Another request to the model in the same turn, after a tool was called."""
-        body: Json = await self._gate.request(self.body, **self._known)
-        return body
+        return await self._call("request")
+
+    async def is_whole(self) -> Json:
+        """The model has said all; the chat's task goes on to a title and the like."""
+        return await self._call("outlet")
 
     @property
     def statuses(self) -> list[str]:
@@ -222,6 +246,11 @@ class WebUI:
         self._chats.append(chat)
         return chat
 
+    def forget(self) -> None:
+        """Let go of the chats, which are over."""
+        assert all(chat.task.done() for chat in self._chats)
+        self._chats.clear()
+
     async def close(self) -> None:
         """End what still runs, so that no connection stays open."""
         for chat in self._chats:
@@ -265,7 +294,7 @@ class WebUI:
     async def is_not_attached(self, user: str) -> None:
         """Wait until the plugin has no stream of the user open."""
         attached: Counter[str] = self.plugin.attached
-        await until(lambda: not any(n for path, n in attached.items() if path.endswith(f"/{user}")))
+        await until(lambda: not attached[user])
 
     async def is_heard(self, user: str) -> None:
         """The user's presence is renewed, as an open stream does every 15 s."""
@@ -290,7 +319,6 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The filter's module, with shorter pauses."""
     module = load(FUNCTION)
     monkeypatch.setattr(module, "BEAT_S", 0.05)
-    monkeypatch.setattr(module, "API_POLL_S", 0.05)
     monkeypatch.setattr(module, "AGAIN_S", (0.05, 0.1))
     monkeypatch.setattr(module, "LOOK_S", 0.05)
     monkeypatch.setattr(module, "SCAN_S", 0.02)
@@ -302,18 +330,18 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 
 def _count_streams(module: types.ModuleType) -> None:
-    """Keep in `module.attached` how many event streams are open, by their path."""
+    """Keep in `module.attached` how many event streams are open, by their user."""
     attached = vars(module).setdefault("attached", Counter[str]())
     events = module.Admission.events
 
     async def counted(self: Any) -> AsyncGenerator[Any, None]:
-        attached[self._path] += 1
+        attached[self._user] += 1
         try:
             async with aclosing(events(self)) as told:
                 async for ticket in told:
                     yield ticket
         finally:
-            attached[self._path] -= 1
+            attached[self._user] -= 1
 
     module.Admission.events = counted
 
@@ -345,3 +373,12 @@ async def webui(
     webui = WebUI(plugin, service)
     yield webui
     await webui.close()
+
+
+@pytest.fixture
+async def wire(webui: WebUI) -> AsyncIterator[Wire]:
+    """The way from the filter to its service."""
+    async with wired(webui.service.url) as wire:
+        webui.set(admission_url=wire.url)
+        yield wire
+        await webui.close()

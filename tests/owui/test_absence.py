@@ -1,5 +1,9 @@
 """Closed and reloaded pages while a chat waits: nobody's answer is computed, no place is stolen."""
 
+import asyncio
+
+import pytest
+
 from tests.owui.conftest import Pages, WebUI, until
 
 FIRST = "You are 1st in line"
@@ -73,18 +77,24 @@ async def test_the_model_is_not_asked_for_a_page_that_was_closed_a_moment_ago(
     assert (await webui.metrics())["active"] == 0
 
 
-async def test_a_page_that_is_loaded_again_is_told_at_once(webui: WebUI, pages: Pages) -> None:
+async def test_a_page_that_is_loaded_again_sees_the_place_of_now(
+    webui: WebUI, pages: Pages
+) -> None:
     pages.open("ann")
     await webui.chat("ann").is_answered()
-    sid = pages.open("bob")
+    pages.open("bob")
     bob = webui.chat("bob")
     await bob.sees(FIRST)
-    told = len(bob.statuses)
+    sid = pages.open("cid")
+    cid = webui.chat("cid")
+    await cid.sees("You are 2nd in line")
+    await bob.stop()
+    await until(lambda: cid_sees_first(pages))
+    assert cid.last["description"].startswith("You are 2nd in line")  # is stored
     pages.close(sid)
-    pages.open("bob")
-    await until(lambda: len(bob.statuses) > told)
-    assert bob.last["description"].startswith(FIRST)
-    assert bob.last["done"] is False
+    pages.open("cid")
+    await cid.sees(FIRST)
+    assert cid.last["done"] is False
 
 
 async def test_an_app_without_a_socket_is_not_missed(webui: WebUI, pages: Pages) -> None:
@@ -126,7 +136,7 @@ async def test_an_automation_does_not_come_back(webui: WebUI) -> None:
     webui.set(max_wait_s=1)
     await webui.chat("ann").is_answered()
     bob = webui.chat("bob", session_id="automation:7")
-    assert await bob.refusal() == "No turn came up within 1 s. Please try again later."
+    assert await bob.refusal() == "Your turn did not come within 1 s. Please try again later."
     assert (await webui.ticket("bob"))["status"] == "disconnected"
 
 
@@ -167,3 +177,25 @@ async def test_a_kept_place_is_offered_to_who_closed_the_page(webui: WebUI, page
     webui.service.clock.advance_ms(GRACE_MS)
     await webui.session_ends(ann, "ann")
     await webui.becomes("bob", "draft")
+
+
+async def test_a_kept_place_is_not_used_up_by_a_turn_right_after_the_page_was_closed(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui.plugin, "ABSENT_S", 60.0)
+    pages.open("ann")
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    sid = pages.open("bob")
+    bob = webui.chat("bob", facts=webui.user_valves(keep_place=True))
+    await bob.sees(FIRST)
+    pages.close(sid)
+    await webui.is_not_attached("bob")
+    await asyncio.sleep(0.2)
+    await webui.session_ends(ann, "ann")
+    await webui.becomes("bob", "draft")
+    webui.service.clock.advance_ms(GRACE_MS)
+    await webui.service.tick()
+    assert not bob.answering.is_set()
+    pages.open("bob")
+    await bob.is_answered()

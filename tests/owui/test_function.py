@@ -41,7 +41,12 @@ def test_only_what_open_webui_ships_is_imported() -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else
                      [alias.name for alias in node.names])
     }  # fmt: skip
-    assert imported - sys.stdlib_module_names == {"aiohttp", "pydantic", "open_webui"}
+    assert imported - sys.stdlib_module_names == {
+        "aiohttp",
+        "open_webui",
+        "pydantic",
+        "sqlalchemy",
+    }
 
 
 def test_a_parameter_that_is_not_injected_has_a_default() -> None:
@@ -123,12 +128,13 @@ async def test_what_needs_no_turn_passes_without_a_call(
         ("kGq2-sid", {"automation_id": "7"}, "alone"),
         ("channel:12", {}, "alone"),
         ("subagent-result:chat", {}, "alone"),
+        ("kGq2-sid", {"chat_id": ""}, "api"),  # answered in the request: main.py, `chat_completion`
     ],
 )
 def test_who_may_go_away_while_a_chat_waits(
     plugin: types.ModuleType, session: str | None, more: dict[str, str], kind: str
 ) -> None:
-    assert plugin.kind_of({"session_id": session, **more}) == kind
+    assert plugin.kind_of({"session_id": session, "chat_id": "chat", **more}) == kind
 
 
 @pytest.mark.parametrize(
@@ -137,8 +143,8 @@ def test_who_may_go_away_while_a_chat_waits(
         ("auto", "auto", "de-DE", "Sie sind an der Reihe"),
         ("auto", "fr", "de-DE", "C’est à vous"),
         ("it", "fr", "de-DE", "È il tuo turno"),
-        ("auto", "auto", "ja-JP", "It is your turn"),
-        ("auto", "auto", None, "Es tu turno"),  # then the browser's languages count
+        ("auto", "auto", "ja-JP", "Es tu turno"),  # then the browser's languages count
+        ("auto", "auto", None, "Es tu turno"),
     ],
 )
 def test_the_language_is_the_users_the_administrators_or_the_pages(
@@ -149,12 +155,12 @@ def test_the_language_is_the_users_the_administrators_or_the_pages(
     metadata = {"variables": {"{{USER_LANGUAGE}}": page} if page else {}}
     request = types.SimpleNamespace(headers={"accept-language": "ja, es;q=0.5"})
     words = plugin.spoken(valves, user, metadata, request)
-    assert words.say("your_turn_title") == said
+    assert words.say("your_turn") == said
 
 
 def test_an_administrators_own_words_take_the_place_of_ours(plugin: types.ModuleType) -> None:
-    texts = '{"your_turn_title": "Go!", "fr": {"your_turn_title": "Allez\u00a0!"}}'
+    texts = '{"your_turn": "Go!", "fr": {"your_turn": "Allez\u00a0!"}}'
     valves = plugin.Filter.Valves(texts=texts, language="fr")
-    assert plugin.spoken(valves, {}, {}, None).say("your_turn_title") == "Allez\u00a0!"
+    assert plugin.spoken(valves, {}, {}, None).say("your_turn") == "Allez\u00a0!"
     valves = plugin.Filter.Valves(texts=texts, language="it")
-    assert plugin.spoken(valves, {}, {}, None).say("your_turn_title") == "Go!"
+    assert plugin.spoken(valves, {}, {}, None).say("your_turn") == "Go!"

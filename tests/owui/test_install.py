@@ -103,14 +103,12 @@ def test_a_switch_that_another_install_flips_as_well_is_on_in_the_end(
     assert (site.owui("status").code, others) == (0, [])
 
 
-@pytest.mark.parametrize("path", ["create", "valves/update", "toggle", "toggle/global", "config"])
+@pytest.mark.parametrize("path", ["create", "valves/update", "toggle", "global", "config/update"])
 def test_what_was_broken_off_is_finished_by_the_next_install(site: FakeSite, path: str) -> None:
     answers = site.webui._answer
 
     def breaks_off(method: str, called: str, body: Any) -> tuple[int, Any]:
-        if method == "POST" and called.removesuffix("/update").endswith(
-            path.removesuffix("/update")
-        ):
+        if method == "POST" and called.endswith(path):
             raise KeyboardInterrupt
         return answers(method, called, body)
 
@@ -135,11 +133,16 @@ def test_a_refused_update_leaves_the_valves_as_they_were(
 
 
 def test_an_api_that_was_off_is_off_again(site: FakeSite) -> None:
-    site.webui.openai["ENABLE_OPENAI_API"] = False
+    theirs = site.webui.openai
+    theirs["ENABLE_OPENAI_API"] = False
+    theirs["OPENAI_API_BASE_URLS"].append("https://off.example/v1")
+    theirs["OPENAI_API_KEYS"].append("")
+    theirs["OPENAI_API_CONFIGS"]["1"] = {"enable": False}
     before = site.snapshot()
     done = site.install()
     assert "OpenAI API: changed\n  - enabled = no\n  + enabled = yes" in done.out
     assert "https://elsewhere.example/v1 is switched on by this as well" in done.out
+    assert "https://off.example/v1 is switched on" not in done.out
     assert site.install().changed() == []
     site.owui("uninstall", "--yes")
     assert site.snapshot() == before
@@ -208,6 +211,10 @@ def newer(webui: FakeWebUI) -> None:
     webui.version = "0.120.1"
 
 
+def older(webui: FakeWebUI) -> None:
+    webui.version = "0.9.6"
+
+
 def no_gateway(webui: FakeWebUI) -> None:
     webui.gateways.clear()
 
@@ -239,7 +246,8 @@ def switched_off(webui: FakeWebUI) -> None:
     [
         (with_less_patience, "refuses each chat: X-Vestibule-Wait: whole seconds from 0"),
         (pipelines_too, "http://pipes runs Vestibule too"),
-        (newer, "this Open WebUI is 0.120.1"),
+        (newer, "this Open WebUI is 0.120.1; the Function was tried on 0.12.4"),
+        (older, "this Open WebUI is 0.9.6, and the Function needs 0.12.4 or newer"),
         (no_gateway, "host.docker.internal"),
         (another_key, "does not accept the key (Nobody knows this key.)"),
         (with_jwt, "does not know who chats: X-OpenWebUI-User-Jwt is missing."),

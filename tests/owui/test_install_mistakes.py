@@ -128,6 +128,7 @@ def test_at_the_door(
     ("error", "said"),
     [
         (requests.exceptions.SSLError("self-signed"), "is not trusted: self-signed. Name the file"),
+        (requests.exceptions.SSLError("wrong version number"), "http://webui speaks http, not"),
         (requests.exceptions.ProxyError("Refused"), "without one: NO_PROXY=webui"),
         (requests.ConnectTimeout(), "no answer from http://webui within 30 s"),
         (requests.ConnectionError("Name or service not known"), "Name or service not known"),

@@ -12,7 +12,9 @@ from infra.owui.change import Change, Secret
 from infra.owui.target import Gateway, Target
 from infra.owui.variables import FORMS
 from owui_pipeline import assemble
+from owui_pipeline.languages import TABLES
 from owui_pipeline.valves import SharedValves
+from owui_pipeline.words import own_texts
 
 HERE = "http://127.0.0.1:8600"
 
@@ -124,6 +126,15 @@ def test_the_variables_can_be_copied(
         }[form]
         in secret
     )
+
+
+def test_the_texts_are_printed_as_their_valve_takes_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["owui", "file", "--for", "texts"]) == 0
+    printed = capsys.readouterr().out
+    assert "You are {place} in line" in printed
+    assert own_texts(SharedValves(texts=printed).texts) == TABLES
 
 
 def test_no_name_of_a_module_is_lost_to_another() -> None:

@@ -22,6 +22,7 @@ from owui_pipeline.words import (
 
 LANGUAGES = ("en", "fr", "it", "de", "es")
 FITS = 80  # characters of a status that Open WebUI shows (StatusItem.svelte clamps it to one line)
+ON_A_PHONE = 48
 IN_A_BOX = {
     "away", "full", "paused", "key", "too_long", "gone", "kept",
     "ended_abandoned", "ended_draft_timeout", "ended_idle",
@@ -121,6 +122,18 @@ def test_a_status_fits_the_one_line_that_open_webui_shows() -> None:
     none_of(text for text in statuses if len(text) > FITS)
 
 
+def test_a_phone_shows_the_place_whatever_is_said_beside_it() -> None:
+    """Open WebUI cuts a status there after some 48 characters (0.12.4, 390 pixels wide)."""
+    for language in LANGUAGES:
+        words = Words(language)
+        place = words.line(12, None, None)
+        line = words.line(12, 250, 540)
+        said = [words.line(12, 250, 540, because) for because in REASONS]
+        keys = ("may_be_passed", "kept_status", "over_then", "idle_then")
+        said += [words.say(key, line=line) for key in keys]
+        none_of(text for text in said if place not in text[:ON_A_PHONE])
+
+
 # The place.
 
 
@@ -128,6 +141,11 @@ def test_ordinals() -> None:
     numbers = (1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111, 1013)
     said = "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 101st 111th 1013th"
     assert " ".join(ordinal(number, "en") for number in numbers) == said
+
+
+def test_a_place_of_five_digits_is_written_in_groups() -> None:
+    said = ["12,342nd", "12\u202f342", "12.342", "12.342", "12\u00a0342"]
+    assert [ordinal(12_342, language) for language in LANGUAGES] == said
 
 
 def test_a_place_is_a_bare_number_where_its_ordinal_would_need_a_gender() -> None:
@@ -158,13 +176,12 @@ def test_what_is_not_known_of_a_place_is_not_guessed(
     assert words.line(5, 250, 260) == estimated
 
 
-def test_a_reason_stands_before_the_place_and_its_estimate() -> None:
+def test_a_reason_stands_after_the_place_for_a_phone_cuts_the_line() -> None:
     for language in LANGUAGES:
         words = Words(language)
         line = words.line(5, 250, 500)
-        assert line[0].isupper()
         for because in REASONS:
-            assert words.line(5, 250, 500, because).endswith(f". {line}"), language
+            assert words.line(5, 250, 500, because).startswith(f"{line}. "), language
 
 
 def test_an_unknown_reason_is_passed_over() -> None:
@@ -176,10 +193,10 @@ def test_an_unknown_reason_is_passed_over() -> None:
     ("language", "over"),
     [
         ("en", "Your session is over. You are 5th in line, about 4 to 9 minutes"),
-        ("fr", "Votre session est terminée. Position 5 dans la file, environ 4 à 9 minutes"),
-        ("it", "La tua sessione è finita. Sei il numero 5 in coda, da 4 a 9 minuti"),
-        ("de", "Ihre Sitzung ist abgelaufen. Warteschlange: Platz 5, etwa 4 bis 9 Minuten"),
-        ("es", "Tu sesión ha terminado. Puesto 5 en la cola, de 4 a 9 minutos"),
+        ("fr", "Session terminée. Position 5 dans la file, environ 4 à 9 minutes"),
+        ("it", "Sessione finita. Sei il numero 5 in coda, da 4 a 9 minuti"),
+        ("de", "Sitzung abgelaufen. Warteschlange: Platz 5, etwa 4 bis 9 Minuten"),
+        ("es", "Sesión terminada. Puesto 5 en la cola, de 4 a 9 minutos"),
     ],
 )
 def test_two_sentences_read_as_two(language: str, over: str) -> None:
@@ -285,13 +302,14 @@ def test_all_times_to_come_read_well() -> None:
               "weniger als eine Minute", "menos de un minuto")),
         (59.9, ("less than a minute", "moins d’une minute", "meno di un minuto",
                 "weniger als eine Minute", "menos de un minuto")),
-        (119.9, ("1 minute", "1 minute", "1 minuto", "1 Minute", "1 minuto")),
-        (120, ("2 minutes", "2 minutes", "2 minuti", "2 Minuten", "2 minutos")),
-        (7199, ("119 minutes", "119 minutes", "119 minuti", "119 Minuten", "119 minutos")),
-        (10_799, ("2 hours", "2 heures", "2 ore", "2 Stunden", "2 horas")),
+        (89.9, ("1 minute", "1 minute", "1 minuto", "1 Minute", "1 minuto")),
+        (90, ("2 minutes", "2 minutes", "2 minuti", "2 Minuten", "2 minutos")),
+        (298, ("5 minutes", "5 minutes", "5 minuti", "5 Minuten", "5 minutos")),
+        (7169, ("119 minutes", "119 minutes", "119 minuti", "119 Minuten", "119 minutos")),
+        (10_700, ("2 hours", "2 heures", "2 ore", "2 Stunden", "2 horas")),
     ],
 )  # fmt: skip
-def test_a_time_that_is_left_is_never_more_than_there_is(
+def test_a_time_that_is_left_is_told_to_the_nearest_minute(
     seconds: float, said: tuple[str, ...]
 ) -> None:
     assert tuple(Words(language).left(seconds) for language in LANGUAGES) == said
@@ -313,7 +331,7 @@ def test_when_to_try_again(seconds: float | None, said: tuple[str, ...]) -> None
 
 
 def test_times_that_passed() -> None:
-    table = [(0, "0 s"), (0.2, "0 s"), (42.4, "42 s"), (59.6, "1 min"), (60, "1 min"),
+    table = [(0, "1 s"), (0.2, "1 s"), (42.4, "42 s"), (59.6, "1 min"), (60, "1 min"),
              (185, "3 min 5 s"), (3600, "1 h"), (3659, "1 h"), (4215, "1 h 10 min")]  # fmt: skip
     for language in LANGUAGES:
         alike([(seconds, Words(language).elapsed(seconds)) for seconds, _ in table], table)

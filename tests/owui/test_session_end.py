@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from admission.domain import DEFAULT_POOL
 from tests.owui.conftest import Pages, WebUI, until
 
 FIRST = "You are 1st in line"
@@ -102,10 +103,80 @@ async def test_a_message_near_the_end_says_so_at_once(webui: WebUI, pages: Pages
     late = webui.chat("ann")
     await late.is_answered()
     assert late.last == {
-        "description": "Time left in your session: 1 minute",
+        "description": "Time left in your session: 2 minutes",
         "done": True,
         "hidden": False,
     }
+
+
+async def test_the_time_left_is_counted_down_and_a_page_that_opens_sees_it(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui.plugin, "NEAR_S", 0.05)
+    pages.open("ann")
+    await webui.elsewhere.join("ann", auto_confirm=True)
+    webui.service.clock.advance_ms(10_000)
+    await webui.elsewhere.heartbeat("ann", client="m")
+    webui.service.clock.advance_ms(1_080_000)
+    late = webui.chat("ann")
+    await late.sees("Time left in your session: 2 minutes")
+    await until(lambda: bool(late.toasts))  # of the same time
+    webui.service.clock.advance_ms(30_000)
+    await until(lambda: any("1 minute" in event["data"]["description"] for event in pages.live))
+    assert late.last["description"].endswith("2 minutes")  # is stored
+    pages.open("ann")
+    await late.sees("Time left in your session: 1 minute")
+
+
+async def test_only_the_chat_that_was_used_last_tells_the_time(webui: WebUI, pages: Pages) -> None:
+    pages.open("ann")
+    await webui.chat("ann").is_answered()
+    webui.service.clock.advance_ms(1_090_000)
+    first = webui.chat("ann")
+    await first.sees("Time left in your session: 2 minutes")
+    last = webui.chat("ann")
+    await last.is_answered()
+    await until(lambda: bool(first.last["hidden"]))
+    assert last.last["description"] == "Time left in your session: 2 minutes"
+
+
+async def test_a_session_that_is_ended_early_leaves_no_time_on_the_page(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui.plugin, "NEAR_S", 0.05)
+    await webui.sessions_last(1)
+    chats = {}
+    for user in ("ann", "bob"):
+        pages.open(user)
+        chats[user] = chat = webui.chat(user)
+        await chat.is_answered()
+        await chat.ends()
+        await chat.sees("Time left")
+        end = webui.service.store.cancel if user == "ann" else webui.service.store.leave
+        await end(DEFAULT_POOL, user)
+    await chats["ann"].sees("Your session is over. Your next message waits for a new turn.")
+    await until(lambda: bool(chats["bob"].last["hidden"]))
+
+
+async def test_who_is_put_back_in_line_is_told_of_the_turn(webui: WebUI, pages: Pages) -> None:
+    await webui.service.store.configure(DEFAULT_POOL, {"requeue": True})
+    await webui.sessions_last(1)
+    pages.open("ann")
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    bob = webui.chat("bob", session_id="automation:1")
+    await bob.sees(FIRST)
+    await ann.ends()
+    await ann.sees("Time left")
+    webui.service.clock.advance_ms(1_001)
+    await webui.service.tick()
+    await bob.is_answered()
+    await ann.sees(f"Your session is over. {FIRST}")
+    await webui.session_ends(bob, "bob")
+    await ann.sees("It is your turn.")
+    again = webui.chat("ann")
+    await again.is_answered()
+    await ann.sees("Your turn came and you took it.")
 
 
 async def test_a_user_need_not_be_told(webui: WebUI, pages: Pages) -> None:

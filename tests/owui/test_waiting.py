@@ -16,7 +16,8 @@ from admission.domain import DEFAULT_POOL, Ticket
 from admission.store import names
 from admission.store.redis_store import RedisStore
 from tests.conftest import service_settings
-from tests.owui.conftest import WebUI, until
+from tests.owui.conftest import Pages, WebUI, until
+from tests.owui.wire import Wire
 
 FIRST = "You are 1st in line"
 SECOND = "You are 2nd in line"
@@ -277,11 +278,37 @@ async def test_an_api_call_waits_without_statuses(webui: WebUI) -> None:
     assert bob.events == []
 
 
+async def test_an_api_call_is_told_and_need_not_ask(webui: WebUI, wire: Wire) -> None:
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    bob = webui.api_call("bob")
+    await wire.has(1, "events")
+    await webui.session_ends(ann, "ann")
+    await bob.is_answered()
+    assert {} not in wire.bodies("heartbeat") + wire.bodies("status")
+
+
+async def test_for_who_is_away_admission_is_asked_seldom(
+    webui: WebUI, wire: Wire, pages: Pages
+) -> None:
+    pages.open("ann")
+    await webui.chat("ann").is_answered()
+    page = pages.open("bob")
+    bob = webui.chat("bob")
+    await bob.sees(FIRST)
+    pages.close(page)
+    await wire.has(1, "status")
+    began_s = asyncio.get_running_loop().time()
+    await wire.has(2, "status")
+    # Who stands in line and is there would be looked at after each pause.
+    assert asyncio.get_running_loop().time() - began_s > 8 * webui.plugin.AGAIN_S[0]
+
+
 async def test_an_api_call_waits_only_shortly(webui: WebUI) -> None:
     webui.set(api_max_wait_s=1)
     await webui.chat("ann").is_answered()
     refusal = await webui.api_call("bob").refusal()
-    assert refusal == "No turn came up within 1 s. Please try again later."
+    assert refusal == "Your turn did not come within 1 s. Please try again later."
 
 
 async def test_an_api_caller_that_hangs_up_leaves_the_queue(webui: WebUI) -> None:
@@ -326,7 +353,7 @@ async def test_a_full_queue_says_so(webui: WebUI) -> None:
 
 async def test_a_paused_pool_says_so(webui: WebUI) -> None:
     await webui.service.store.configure(DEFAULT_POOL, {"paused": True})
-    assert "takes no new chats" in await webui.chat("ann").refusal()
+    assert "is not taking new chats" in await webui.chat("ann").refusal()
 
 
 @pytest.mark.parametrize("key", ["", "nonsense"])
@@ -374,7 +401,7 @@ async def test_who_waits_keeps_the_place_over_a_restart_of_admission(
         await bob.sees(FIRST)
         ticket = (await webui.ticket("bob"))["ticket_id"]
         await first.cleanup()
-        await bob.sees("The line does not answer. Trying again.")
+        await bob.sees("The waiting line is not responding. Trying again.")
         await start(int(url.rpartition(":")[2]))
         await bob.sees(FIRST)
         assert (await webui.ticket("bob"))["ticket_id"] == ticket

@@ -8,6 +8,7 @@ import json
 import time
 import types
 import uuid
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -29,11 +30,15 @@ class Above:
         self.tasks: list[str] = []
         self.events: list[tuple[str, str, Json]] = []  # chat, message, event
         self.last_active: dict[str, float] = {}
+        self.looked_for = Counter[str]()  # how often somebody's last sign of life was asked for
         self.groups: dict[str, list[str]] = {}
         self.presets: dict[str, str] = {}
         self.connections: list[tuple[str, Json]] = [("http://gateway/v1", {})]
         self.is_broken = False
         self.is_another_replica = False  # whose tasks are not those of our chats
+        self.hangs_at = ""  # what a path begins with that is never answered
+        self.refuses_events = False  # ENABLE_ADMIN_CHAT_ACCESS=false
+        self.nonsense: object = None  # its every answer, if it is another program
 
     @property
     def words(self) -> list[str]:
@@ -43,10 +48,23 @@ class Above:
 
     async def answer(self, request: web.Request) -> web.Response:
         """Every call comes here."""
+        if self.hangs_at and request.path.startswith(self.hangs_at):
+            await asyncio.Event().wait()
+        return self._refusal(request) or await self._reply(request)
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
         if self.is_broken:
             return web.Response(status=500, text="<html>")
-        if request.headers.get("Authorization") != f"Bearer {ADMIN_KEY}":
+        if self.nonsense is not None:
+            return web.json_response(self.nonsense)
+        is_event = request.path.endswith("/event")
+        if request.headers.get("Authorization") != f"Bearer {ADMIN_KEY}" or (
+            is_event and self.refuses_events
+        ):
             return web.json_response({"detail": "401 Unauthorized"}, status=401)
+        return None
+
+    async def _reply(self, request: web.Request) -> web.Response:
         path = request.match_info["path"]
         match path.split("/"):
             case ["api", "tasks"]:
@@ -59,6 +77,7 @@ class Above:
                 self.events.append((chat, message, await request.json()))
                 return web.json_response(True)
             case ["api", "v1", "users", user]:
+                self.looked_for[user] += 1
                 facts = {"id": user, "groups": [{"name": n} for n in self.groups.get(user, [])]}
                 last_s = self.last_active.get(user, time.time())
                 return web.json_response({**facts, "last_active_at": int(last_s)})
@@ -98,18 +117,19 @@ class Message:
     @property
     def statuses(self) -> list[Json]:
         """Every status stored with it."""
-        return [event["data"] for event in self.told if event["type"] == "status"]
+        return self._of("status")
 
     @property
     def words(self) -> list[str]:
         return [status["description"] for status in self.statuses]
 
     @property
-    def error(self) -> str:
-        """The error on the user's page."""
-        shown = [event for event in self.told if event["type"] == "chat:message:error"]
-        text: str = shown[-1]["data"]["error"]["content"]
-        return text
+    def toasts(self) -> list[tuple[str, str]]:
+        """Every notification on the user's page: its kind and its words."""
+        return [(data["type"], data["content"]) for data in self._of("notification")]
+
+    def _of(self, kind: str) -> list[Json]:
+        return [event["data"] for event in self.told if event["type"] == kind]
 
     @property
     def is_stopped(self) -> bool:
@@ -147,6 +167,7 @@ class PipelinesServer:
     def __init__(self, plugin: types.ModuleType, above: Above, admission: WebUI) -> None:
         self.plugin, self.above, self.admission = plugin, above, admission
         self.pipeline = plugin.Pipeline()
+        self._old: list[Any] = []  # pipelines that were made anew, whose chats go on
         self._messages: list[Message] = []
 
     async def set(self, **valves: object) -> None:
@@ -155,24 +176,33 @@ class PipelinesServer:
         self.pipeline.valves = kind(**{**self.pipeline.valves.model_dump(), **valves})
         await self.pipeline.on_valves_updated()
 
-    def message(self, user: str, name: str = MODEL, **metadata: object) -> Message:
+    async def reload(self) -> None:
+        """Another pipeline was uploaded: the server makes all of them anew (main.py, `reload`)."""
+        if hasattr(self.pipeline, "on_shutdown"):
+            await self.pipeline.on_shutdown()
+        old, self.pipeline = self.pipeline, self.plugin.Pipeline()
+        self._old.append(old)
+        await self.set(**old.valves.model_dump())
+
+    def message(
+        self, user: str, name: str = MODEL, *, stream: bool = True, **metadata: object
+    ) -> Message:
         """A message to the model of this name, sent in the browser, in a saved chat."""
         ids = {name: str(uuid.uuid4()) for name in ("chat_id", "message_id", "task_id")}
         known = {**ids, "session_id": "sid", "user_id": user, "model": {"id": name, "urlIdx": 0}}
-        body = {"model": name, "messages": [], "metadata": known | metadata}
+        body = {"model": name, "messages": [], "stream": stream, "metadata": known | metadata}
         made = Message(self.pipeline, self.above, {"id": user, "role": "user"}, body)
         self._messages.append(made)
         return made
 
     def api_call(self, user: str) -> Message:
-        """A call of the chat API."""
-        return self.message(user, chat_id="", message_id=None, session_id=None, task_id=None)
+        """A call of the chat API which wants its answer whole."""
+        ids: Json = dict.fromkeys(("message_id", "session_id", "task_id"))
+        return self.message(user, stream=False, chat_id="", **ids)
 
     async def is_taken_for_absent(self, user: str) -> None:
         """Wait until the filter noticed that the page was closed."""
-        async with asyncio.timeout(DEADLINE_S):
-            while await self.pipeline._webui.is_active(user):
-                pass
+        await until(lambda: self.pipeline._webui.is_active(user) is False)
         await until(lambda: not self.plugin.attached.total())
 
     async def session_ends(self, message: Message) -> None:
@@ -188,5 +218,9 @@ class PipelinesServer:
             message.call.cancel()
         calls = (message.call for message in self._messages)
         await asyncio.gather(*calls, return_exceptions=True)
-        await self.pipeline.on_shutdown()
-        await self.pipeline._answers.all_over()
+        for pipeline in (*self._old, self.pipeline):
+            pipeline._lobby.returns.close()
+            pipeline._endings.close()
+            for end in pipeline._ends:
+                end.cancel()
+            await pipeline._answers.all_over()

@@ -5,102 +5,20 @@ by a small server that keeps what it was told (``Above``). The real ones: tests/
 """
 
 import asyncio
-import importlib.util
 import json
-import sys
-import time
 import types
-from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
 import pytest
-from aiohttp import web
 from pydantic import ValidationError
 
 from admission.domain import DEFAULT_POOL
-from owui_pipeline import assemble
-from tests.owui.conftest import MODEL, WebUI, _count_streams, until
-from tests.owui.pipelines import ADMIN_KEY, Above, PipelinesServer
+from tests.owui.conftest import MODEL, until
+from tests.owui.pipelines.server import PipelinesServer
 
 FIRST = "You are 1st in line"
 SECOND = "You are 2nd in line"
 NOWHERE = "http://127.0.0.1:1"
-LONG_AGO_S = 3600
-
-
-class Watch:
-    """Says which modules were looked for that the Pipelines server may have but must not load."""
-
-    def __init__(self) -> None:
-        self.wanted: list[str] = []
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
-        """As an import does."""
-        if name.startswith("open_webui"):
-            self.wanted.append(name)
-
-
-@pytest.fixture(autouse=True)
-def open_webui_is_not_imported() -> Iterator[None]:
-    """Where both are installed into one environment, that would start a second Open WebUI."""
-    watch = Watch()
-    sys.meta_path.insert(0, watch)
-    yield
-    sys.meta_path.remove(watch)
-    assert watch.wanted == []
-
-
-@pytest.fixture(scope="module")
-def pipelines_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an administrator gives to the server."""
-    path = tmp_path_factory.mktemp("pipelines") / "vestibule.py"
-    path.write_text(assemble.pipeline(), "utf-8")
-    return path
-
-
-@pytest.fixture
-def pipelines_plugin(monkeypatch: pytest.MonkeyPatch, pipelines_file: Path) -> types.ModuleType:
-    """The filter's module, loaded as the server does (main.py), with shorter pauses."""
-    spec = importlib.util.spec_from_file_location("vestibule", pipelines_file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    pauses = {"BEAT_S": 0.05, "API_POLL_S": 0.05, "LOOK_S": 0.05, "TASKS_S": 0.02, "PEOPLE_S": 0.02}
-    pauses |= {"STATUS_EVERY_S": 0.02, "KEPT_EVERY_S": 0.02, "SETTINGS_S": 0.02}
-    for name, pause_s in pauses.items():
-        monkeypatch.setattr(module, name, pause_s)
-    monkeypatch.setattr(module, "AGAIN_S", (0.05, 0.1))
-    _count_streams(module)
-    return module
-
-
-@pytest.fixture
-async def above() -> AsyncIterator[Above]:
-    """Open WebUI, with one administrator's key."""
-    above = Above()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", above.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    above.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield above
-    await runner.cleanup()
-
-
-@pytest.fixture
-async def server(
-    pipelines_plugin: types.ModuleType, above: Above, webui: WebUI
-) -> AsyncIterator[PipelinesServer]:
-    """The Pipelines server before a service with one slot."""
-    server = PipelinesServer(pipelines_plugin, above, webui)
-    url, key = webui.service.url, webui.service.service_key
-    await server.set(admission_url=url, service_key=key, away_grace_s=0)
-    await server.set(open_webui_url=above.url, open_webui_key=ADMIN_KEY)
-    await server.pipeline.on_startup()
-    yield server
-    await server.close()
 
 
 async def test_who_need_not_wait_sees_nothing(server: PipelinesServer) -> None:
@@ -121,29 +39,11 @@ async def test_who_waits_is_told_the_place_and_answered_when_the_slot_is_free(
     await cid.sees(SECOND)
     await server.session_ends(ann)
     await bob.is_answered()
+    await bob.sees("Your turn. Waited ")
     assert [status["done"] for status in bob.statuses] == [False, True]
-    assert bob.words[-1].startswith("Your turn. Waited ")
     await server.admission.service.tick()
     await cid.sees(FIRST)
     assert not cid.call.done()
-
-
-async def test_places_that_change_fast_are_told_every_few_seconds(
-    server: PipelinesServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server.plugin, "STATUS_EVERY_S", 0.5)
-    ids = {"chat_id": "chat", "message_id": "message", "user_id": "ann"}
-    pipeline = server.pipeline
-    screen = server.plugin.RemoteScreen(pipeline._webui, ids, pipeline._lobby.attendance)
-    for place in range(9, 0, -1):
-        await screen.show(f"{place}")
-        await asyncio.sleep(0.02)
-    await until(lambda: "1" in server.above.words)
-    assert server.above.words == ["9", "8", "1"]
-    await screen.show("2")
-    await screen.close("Your turn.")
-    await asyncio.sleep(0.6)  # nothing old comes after the last words
-    assert server.above.words == ["9", "8", "1", "Your turn."]
 
 
 async def test_stop_is_noticed_and_leaves_the_queue(server: PipelinesServer) -> None:
@@ -154,6 +54,7 @@ async def test_stop_is_noticed_and_leaves_the_queue(server: PipelinesServer) -> 
     await bob.refusal()
     ticket = await server.admission.ticket("bob")
     assert (ticket["status"], ticket["reason"]) == ("disconnected", "left")
+    await bob.sees("You left the line.")
     assert bob.statuses[-1] == {
         "description": "You left the line.",
         "done": True,
@@ -161,21 +62,10 @@ async def test_stop_is_noticed_and_leaves_the_queue(server: PipelinesServer) -> 
     }
 
 
-async def test_a_task_that_nobody_ever_listed_is_not_taken_for_a_stopped_one(
-    server: PipelinesServer,
-) -> None:
-    """Another replica of Open WebUI may answer, which does not know it."""
-    await server.message("ann").is_answered()
-    server.above.is_another_replica = True
-    bob = server.message("bob")
-    await bob.sees(FIRST)
-    await asyncio.sleep(0.2)  # ten looks
-    assert not bob.call.done()
-
-
 @pytest.mark.parametrize("what", ["task", "internal", "direct"])
 async def test_what_needs_no_turn_passes(server: PipelinesServer, what: str) -> None:
-    await server.message("ann", **{what: "title_generation"}).is_answered()
+    known: dict[str, Any] = {what: "title_generation"}
+    await server.message("ann", **known).is_answered()
     assert (await server.admission.metrics())["active"] == 0
 
 
@@ -189,35 +79,18 @@ async def test_after_the_longest_wait_the_place_is_kept_and_the_chat_says_so(
     assert "Your place is kept" in await bob.refusal()
     assert bob.words[-1].endswith("Your place is kept.")
     assert bob.statuses[-1]["done"] is True
-    assert "Your place is kept" in bob.error
-    assert bob.is_stopped  # so that Open WebUI shows no error of its own in its place
+    [(kind, words)] = bob.toasts
+    assert kind == "info"  # nothing went wrong, so nothing is red
+    assert words.startswith("Your place is kept and you need not watch")
+    assert bob.is_stopped  # so that Open WebUI shows no error of its own
     ticket = await server.admission.ticket("bob")
     assert (ticket["status"], ticket["position"]) == ("waiting", 1)
     await server.session_ends(ann)
     await bob.sees("It is your turn")
-    await until(lambda: bob.told[-1]["type"] == "notification")  # comes after the status
+    await until(lambda: bob.toasts[-1][0] == "success")
     again = server.message("bob")
     await again.is_answered()
     assert again.told == []
-
-
-async def test_a_kept_place_that_moves_is_told_rarely(
-    server: PipelinesServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await server.set(max_wait_s=1)
-    await server.message("ann").is_answered()
-    monkeypatch.setattr(server.plugin, "KEPT_EVERY_S", 60.0)
-    server.message("bob")
-    await server.admission.has_in_line("bob")
-    server.message("cid")
-    await server.admission.has_in_line("cid")
-    dan = server.message("dan")
-    await dan.refusal()
-    for name in ("bob", "cid"):
-        await server.admission.elsewhere.leave(name)
-        await server.admission.service.tick()
-    await asyncio.sleep(0.1)
-    assert len([status for status in dan.statuses if status["done"]]) <= 2
 
 
 async def test_refusals_are_shown_although_open_webui_does_not_show_what_is_raised(
@@ -225,18 +98,29 @@ async def test_refusals_are_shown_although_open_webui_does_not_show_what_is_rais
 ) -> None:
     await server.admission.service.store.configure(DEFAULT_POOL, {"paused": True})
     ann = server.message("ann")
-    assert "takes no new chats" in await ann.refusal()
-    assert "takes no new chats" in ann.words[-1]
-    assert "takes no new chats" in ann.error
+    assert "is not taking new chats" in await ann.refusal()
+    assert "is not taking new chats" in ann.words[-1]
+    assert ann.toasts == [("error", ann.words[-1])]
     assert ann.is_stopped
 
 
-@pytest.mark.parametrize("chat_id", ["temporary:sid", "local:sid", "channel:general"])
-async def test_a_chat_that_is_not_saved_can_only_wait(
+@pytest.mark.parametrize("chat_id", ["temporary:sid", "local:sid", "channel:general", ""])
+async def test_what_streams_and_cannot_be_told_here_is_the_gateways_to_hold(
+    server: PipelinesServer, chat_id: str
+) -> None:
+    """A stream can say the place in line, and for longer than Open WebUI waits for a filter."""
+    await server.message("ann").is_answered()
+    await server.message("bob", chat_id=chat_id).is_answered()
+    assert (await server.admission.metrics())["waiting"] == 0
+    assert server.above.events == []
+
+
+@pytest.mark.parametrize("chat_id", ["temporary:sid", "channel:general"])
+async def test_what_can_be_told_nowhere_waits_in_silence(
     server: PipelinesServer, chat_id: str
 ) -> None:
     await server.message("ann").is_answered()
-    bob = server.message("bob", chat_id=chat_id)
+    bob = server.message("bob", stream=False, chat_id=chat_id)
     await server.admission.has_in_line("bob")
     await server.admission.service.store.cancel(DEFAULT_POOL, "bob")
     assert "took you out of the line" in await bob.refusal()
@@ -248,7 +132,7 @@ async def test_an_api_call_waits_only_shortly_and_without_statuses(server: Pipel
     await server.set(api_max_wait_s=1)
     await server.message("ann").is_answered()
     bob = server.api_call("bob")
-    assert "No turn came up within 1 s" in await bob.refusal()
+    assert "Your turn did not come within 1 s" in await bob.refusal()
     assert server.above.events == []
     assert (await server.admission.ticket("bob"))["status"] == "disconnected"
 
@@ -262,42 +146,6 @@ async def test_an_api_call_is_answered_when_the_slot_is_free(server: PipelinesSe
     await bob.is_answered()
 
 
-async def test_of_who_closed_the_page_the_model_is_not_asked(server: PipelinesServer) -> None:
-    ann = server.message("ann")
-    await ann.is_answered()
-    bob = server.message("bob")
-    await bob.sees(FIRST)
-    server.above.last_active["bob"] = time.time() - LONG_AGO_S
-    await server.is_taken_for_absent("bob")
-    await server.session_ends(ann)  # within admission's grace: the slot is bob's
-    await server.admission.becomes("bob", "active")
-    assert not bob.call.done()
-    del server.above.last_active["bob"]
-    await bob.is_answered()
-
-
-@pytest.mark.parametrize("how", ["broken", "absent", "wrong key", "no key"])
-async def test_an_open_webui_that_does_not_help_costs_no_turn(
-    server: PipelinesServer, how: str
-) -> None:
-    match how:
-        case "broken":
-            server.above.is_broken = True
-        case "absent":
-            await server.set(open_webui_url=NOWHERE)
-        case "wrong key":
-            await server.set(open_webui_key="sk-other")
-        case "no key":
-            await server.set(open_webui_key="")
-    ann = server.message("ann")
-    await ann.is_answered()
-    bob = server.message("bob")
-    await server.admission.has_in_line("bob")
-    await server.session_ends(ann)
-    await bob.is_answered()
-    assert server.above.events == []
-
-
 async def test_admission_away_refuses_and_says_so_or_passes(server: PipelinesServer) -> None:
     await server.set(admission_url=NOWHERE)
     ann = server.message("ann")
@@ -307,20 +155,15 @@ async def test_admission_away_refuses_and_says_so_or_passes(server: PipelinesSer
     await server.message("ann").is_answered()
 
 
-async def test_it_answers_before_open_webui_goes_on_without_it(
-    server: PipelinesServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = server.plugin
-    # Close, note, error, stop; and a call under way, then one leave for each of two names.
-    called_s = module.WEBUI_CALL_S * 4 + module.STOP_WITHIN_S * 3
-    assert module.MAX_WAIT_S < module.GIVE_UP_S < module.OPEN_AFTER_S - called_s
-    monkeypatch.setattr(module, "GIVE_UP_S", 0.5)
-    await server.set(away_grace_s=1000)
-    await server.message("ann").is_answered()
+async def test_another_pipeline_that_is_uploaded_interrupts_nobody(server: PipelinesServer) -> None:
+    ann = server.message("ann")
+    await ann.is_answered()
     bob = server.message("bob")
-    await bob.refusal()
-    assert (await server.admission.ticket("bob"))["status"] == "disconnected"
-    assert bob.is_stopped
+    await bob.sees(FIRST)
+    await server.reload()
+    await server.session_ends(ann)
+    await bob.is_answered()
+    await bob.sees("Your turn. Waited ")
 
 
 async def test_a_model_that_is_not_served_passes(server: PipelinesServer) -> None:
