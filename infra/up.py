@@ -162,6 +162,17 @@ def _command() -> str:
     return shlex.quote(sys.argv[0]) if called.name == "vestibule" else "vestibule"
 
 
+def _install(settings: Settings, folder: StateFolder) -> str:
+    """The command for Open WebUI, as it works in another shell: with what this one was told."""
+    words = f"{_command()} owui install --url http://YOUR-OPEN-WEBUI --email ADMIN"
+    usual, here = Settings.model_validate({}), callable_url(settings.host, settings.port)
+    if here != callable_url(usual.host, usual.port):
+        words += f" --admission-url {here}"
+    if settings.state_dir != usual.state_dir:
+        words = f"VESTIBULE_STATE_DIR={shlex.quote(str(folder.path))} {words}"
+    return words
+
+
 def _welcome(settings: Settings, folder: StateFolder, *, worker_ready: bool) -> str:
     """What is printed once; ``settings`` as they were given, without the folder's keys."""
     base = callable_url(settings.host, settings.port)
@@ -184,7 +195,7 @@ Vestibule is ready on {base}
   models      {workers}{notes}
   state       {folder.path}
   keys        {folder.keys_file} ({", ".join(KEY_NAMES)}){instead}
-  Open WebUI  {_command()} owui install --url http://YOUR-OPEN-WEBUI --email ADMIN
+  Open WebUI  {_install(settings, folder)}
               or by hand: an OpenAI connection to {base}/v1 with the service_key
   try it      curl -s -X POST {base}/queue/join/ada \\
                 -H "Authorization: Bearer {key}" \\

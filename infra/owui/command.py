@@ -1,11 +1,11 @@
 """The words of ``vestibule owui``."""
 
 import argparse
+import json
 
 from infra import consent
-from infra.errors import CommandError
 from infra.owui import checking, installing, removing, signin, variables
-from owui_pipeline import assemble
+from owui_pipeline import assemble, languages
 
 GATEWAY = "as Open WebUI's server reaches it (http://127.0.0.1:8600)"
 
@@ -29,7 +29,14 @@ def configure(owui: argparse.ArgumentParser) -> None:
     _uninstall(actions.add_parser("uninstall", help="take the Function and our connections out"))
     variables.configure(actions.add_parser("env", help="what Open WebUI's environment needs"))
     file = actions.add_parser("file", help="print the Function, to be pasted by hand")
-    file.add_argument("--for", dest="form", choices=list(TEXTS), default="function")
+    file.add_argument(
+        "--for",
+        dest="form",
+        choices=list(TEXTS),
+        default="function",
+        help="function: Open WebUI; pipelines: the Pipelines server; texts: what users read, as the"
+        " valve texts takes it",
+    )
     file.set_defaults(run=print_file)
 
 
@@ -93,14 +100,16 @@ def _uninstall(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=removing.run)
 
 
-TEXTS = {"function": "function", "pipelines": "pipeline"}
-"""What it is for -> what assembles it."""
+def texts() -> str:
+    """All that users read, by language, as the valve ``texts`` takes it."""
+    return json.dumps(languages.TABLES, indent=2, ensure_ascii=False) + "\n"
+
+
+TEXTS = {"function": assemble.function, "pipelines": assemble.pipeline, "texts": texts}
+"""What it is for -> what makes it."""
 
 
 def print_file(args: argparse.Namespace) -> int:
     """The whole text: 0."""
-    made = getattr(assemble, TEXTS[args.form], None)
-    if made is None:
-        raise CommandError(f"there is no text for {args.form} yet")
-    print(made(), end="")
+    print(TEXTS[args.form](), end="")
     return 0

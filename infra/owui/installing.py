@@ -21,6 +21,7 @@ from infra.owui.target import Target, address
 from infra.owui.webui import OpenWebUI
 
 TITLE = "connection {url}"
+SEEN = "  note: users see its models once they are public: Admin Panel, Settings, Models"
 
 Lost = Mapping[str, str]
 """Valves that cannot be kept, each with the reason."""
@@ -134,7 +135,8 @@ def _connections(webui: OpenWebUI, current: Connections, wanted: Connections) ->
             before = stood.facts()
             if stood.url != one.url:
                 before, after = {"url": stood.url, **before}, {"url": one.url, **after}
-        yield Change(TITLE.format(url=one.url), before, after, make)
+        notes = () if before else (SEEN,)
+        yield Change(TITLE.format(url=one.url), before, after, make, notes)
 
 
 def _trials(

@@ -3,11 +3,12 @@
 Knows Open WebUI's other parts; changes nothing.
 """
 
+import re
 from collections.abc import Iterator
 
 from infra.errors import CommandError
 from infra.owui.function import AUTHOR, Installed
-from infra.owui.webui import TRIED_VERSION, OpenWebUI, content
+from infra.owui.webui import TRIED, OpenWebUI, content
 
 
 def check_functions(webui: OpenWebUI) -> None:
@@ -21,10 +22,16 @@ def check_functions(webui: OpenWebUI) -> None:
 
 def warnings(webui: OpenWebUI, installed: Installed, admission: str) -> Iterator[str]:
     """What an administrator should know."""
-    if not f"{webui.version}.".startswith(f"{TRIED_VERSION}."):
+    is_ = tuple(int(number) for number in re.findall(r"\d+", webui.version)[:2])
+    if is_ < TRIED:  # 0.9 sends {{TASK}} as it is written: each chat would be a background task
         yield (
-            f"this Open WebUI is {webui.version}; the Function was tried on {TRIED_VERSION}.4."
-            " Send a chat while no slot is free and see that it waits"
+            f"this Open WebUI is {webui.version}, and the Function needs 0.12.4 or newer: chats may"
+            " be refused, or not wait. Update Open WebUI first"
+        )
+    elif is_ > TRIED:
+        yield (
+            f"this Open WebUI is {webui.version}; the Function was tried on 0.12.4. Send a chat"
+            " while no slot is free and see that it waits"
         )
     if installed.exists and not installed.stands("active"):
         yield (

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if not chosen:
         print("# Open WebUI needs no variable for this. See also --jwt, --replicas, --api-keys.")
-    for line in (*lines(chosen, args.form), *LEFT_ALONE):
+    for line in (*LEFT_ALONE, *lines(chosen, args.form)):  # the last ones are to be copied
         print(line)
     return 0
 

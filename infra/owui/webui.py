@@ -12,7 +12,7 @@ from requests.auth import AuthBase
 from infra.errors import CommandError
 
 TIMEOUT_S = 30.0
-TRIED_VERSION = "0.12"
+TRIED = (0, 12)
 """The versions this was tried on begin so (0.12.4)."""
 
 WHERE = "--url is the address you open in the browser, without the page: http://localhost:8080"

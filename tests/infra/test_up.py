@@ -72,6 +72,12 @@ def test_the_curl_it_prints_works_as_printed(running: Up) -> None:
     _does_what_it_prints(running)
 
 
+def test_the_install_it_prints_says_where_this_one_is(running: Up) -> None:
+    printed = next(line for line in running.printed.splitlines() if "owui install" in line)
+    assert f"VESTIBULE_STATE_DIR={running.state.resolve()} " in printed
+    assert printed.endswith(f" --admission-url {running.url}")
+
+
 def test_only_their_owner_reads_the_keys(running: Up) -> None:
     keys = json.loads((running.state / "keys.json").read_text())
     assert set(keys) == {"service_key", "admin_key", "worker_token"}
