@@ -126,6 +126,31 @@ class ChatPage:
         shown: str = await self._answers.last.locator("#response-content-container").inner_text()
         return not shown.strip()
 
+    async def regenerate(self) -> None:
+        """Ask for the latest answer anew: it takes the place of the one that is shown."""
+        await self._page.get_by_role("button", name="Regenerate").last.click()
+        await self._page.get_by_text("Try Again", exact=True).click()
+
+    async def go_on(self) -> None:
+        """Ask the model to continue its latest answer."""
+        await self._page.locator("#continue-response-button").click()
+
+    async def write_anew(self) -> None:
+        """Change one's latest message and send it again."""
+        latest = self._page.locator(".user-message").last
+        await latest.hover()
+        await latest.locator(".edit-user-message-button").click()
+        await self._page.locator("textarea[id^=message-edit-]").fill("Once more.")
+        await self._page.locator("#confirm-edit-message-button").click()
+
+    async def is_asked(self, question: str) -> None:
+        """Wait until the model's question is there."""
+        await expect(self._page.get_by_text(question, exact=True).last).to_be_visible()
+
+    async def chooses(self, label: str) -> None:
+        """Answer the model's question."""
+        await self._page.get_by_role("button", name=label).click()
+
     async def stop(self) -> None:
         """Press Stop, and wait until the chat shows that it did."""
         await self._stop_button.click()
@@ -142,12 +167,33 @@ class ChatPage:
         url: str = self._page.url
         return urlsplit(url).path
 
+    async def another_tab(self, path: str = "/") -> Self:
+        """One more tab of the same browser, at this path."""
+        page = await _tab(self._page.context)
+        await page.goto(path)
+        return type(self)(page, self.user)
+
+    async def sees_post(self, pattern: str, within_s: float = STEP_TIMEOUT_S) -> None:
+        """Wait until the latest post of a channel's thread matches."""
+        post = self._page.locator("[id^=message-] .markdown-prose").last
+        await expect(post).to_have_text(re.compile(pattern), timeout=within_s * 1000)
+
     async def close_tab(self) -> str:
         """Close the only tab; the path of the chat it showed."""
         chat, context = self.chat, self._page.context
         await self._page.close()
         self._page = await _tab(context)  # an empty one, without a word to Open WebUI
         return chat
+
+    async def begin_another_chat(self) -> None:
+        """Go to an empty chat within the page, which loads nothing anew."""
+        await self._page.locator("#sidebar-new-chat-button").first.dispatch_event("click")
+        await expect(self._answers).to_have_count(0)
+
+    async def go_back(self) -> None:
+        """Back to where the page was before, within the page."""
+        await self._page.go_back()
+        await expect(self._answers.last).to_be_visible()
 
     async def return_to(self, chat: str) -> None:
         """Open a chat by its path."""

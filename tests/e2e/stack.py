@@ -183,6 +183,14 @@ class OpenWebUI(Server):
         """One call of its administrator, as `call`."""
         return self.call(method, path, key=self._token, body=body)
 
+    def as_user(self, user: User, method: str, path: str, body: object = None) -> Any:
+        """One call of this user, as `call`."""
+        return self.call(method, path, key=self._sign_in(user), body=body)
+
+    def configure(self, path: str, **values: object) -> None:
+        """Change these settings of one of its admin pages; the others stay."""
+        self.as_admin("POST", path, self.as_admin("GET", path) | values)
+
     def connect(self, *base_urls: str) -> None:
         """Make these the only OpenAI connections; a new server comes with the vendor's."""
         settings = {
@@ -209,6 +217,11 @@ class OpenWebUI(Server):
         stored = self.as_admin("GET", f"{FUNCTION}/valves") or {}
         self.as_admin("POST", f"{FUNCTION}/valves/update", stored | valves)
 
+    def set_user_valves(self, user: User, **valves: object) -> None:
+        """What this user chose among what the installed Function offers each."""
+        path = f"{FUNCTION}/valves/user/update"
+        self.call("POST", path, key=self._sign_in(user), body=valves)
+
     def set_titles(self, on: bool) -> None:
         """Whether a new chat gets a title, which costs a request of its own."""
         stored = self.as_admin("GET", "/api/v1/tasks/config")
@@ -216,9 +229,15 @@ class OpenWebUI(Server):
             "POST", "/api/v1/tasks/config/update", stored | {"ENABLE_TITLE_GENERATION": on}
         )
 
-    def add_preset(self, model_id: str, **params: object) -> None:
+    def set_prefix(self, prefix: str) -> None:
+        """Put this and a dot before the names of its only connection's models."""
+        settings = self.as_admin("GET", "/openai/config")
+        settings["OPENAI_API_CONFIGS"]["0"]["prefix_id"] = prefix
+        self.as_admin("POST", "/openai/config/update", settings)
+
+    def add_preset(self, model_id: str, base: str = MODEL, /, **params: object) -> None:
         """Offer the model under another name with these parameters."""
-        preset = {"id": model_id, "name": model_id, "base_model_id": MODEL, "meta": {}}
+        preset = {"id": model_id, "name": model_id, "base_model_id": base, "meta": {}}
         self.as_admin("POST", "/api/v1/models/create", {**preset, "params": params})
 
     def add_long_preset(self) -> None:
@@ -243,7 +262,7 @@ class OpenWebUI(Server):
 
     def api_key(self, user: User) -> str:
         """A key for this user's programs."""
-        key: str = self.call("POST", "/api/v1/auths/api_key", key=self._sign_in(user))["api_key"]
+        key: str = self.as_user(user, "POST", "/api/v1/auths/api_key")["api_key"]
         return key
 
     def straight_to_the_model(self, user: User) -> requests.Response:

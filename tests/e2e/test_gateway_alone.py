@@ -22,9 +22,16 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
 async def test_without_the_plugin_the_gateway_tells_the_place(
     start_vestibule: StartVestibule, sign_in: SignIn, shots: Shots, open_webui: OpenWebUI
 ) -> None:
-    vestibule = start_vestibule(LONG_SESSION_S, VESTIBULE_WHEN_FULL="wait")
+    vestibule = start_vestibule(LONG_SESSION_S, VESTIBULE_WHEN_FULL="wait", VESTIBULE_QUEUE_LIMIT=2)
     open_webui.switch_function()
     ann, bob, cleo = await line_up(sign_in, shots)
+    dora = await sign_in("Dora")
+    await dora.send("Is there room for me?")
+    await dora.sees_text("The queue is full")
+    await shots.take(dora, "is refused")
+    await bob.reload()
+    await bob.sees_status(FIRST)
+    await shots.take(bob, "has loaded the page anew")
 
     vestibule.leave(ann.user)
 

@@ -1,19 +1,16 @@
-"""Knows chats that are not the usual one: temporary, in French, with a title, and a program's.
+"""Knows chats that are not the usual one: temporary, in French, with a title.
 
 Does not know other languages' words: a fast test compares their tables.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from tests.e2e.build import ANSWER
 from tests.e2e.line import FIRST, LONG_SESSION_S, SECOND, SOON_S, becomes, served, waits
-from tests.e2e.stack import MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from tests.e2e.stack import OpenWebUI, VllmServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
-
-API_CALL_TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -90,47 +85,3 @@ async def test_a_title_never_takes_a_turn(
     await shots.take(bob, "is answered")
     await vllm.has_had(before + 4, SOON_S)  # no title for Cleo, who left
     assert vestibule.ticket(bob.user)["status"] == "active"
-
-
-async def test_a_program_waits_for_its_answer(
-    start_vestibule: StartVestibule, open_webui: OpenWebUI
-) -> None:
-    vestibule = start_vestibule(LONG_SESSION_S)
-    holder, user = open_webui.add_user("Ann"), open_webui.add_user("Bob")
-    vestibule.join(holder)
-    call = asyncio.create_task(asyncio.to_thread(chat_by_api, open_webui, open_webui.api_key(user)))
-    await becomes(vestibule, user, "waiting")
-
-    vestibule.leave(holder)
-
-    reply = await call
-    assert reply.status_code == 200, reply.text
-    assert reply.json()["choices"][0]["message"]["content"] == ANSWER
-
-
-async def test_a_program_that_hangs_up_leaves_the_line(
-    start_vestibule: StartVestibule, open_webui: OpenWebUI, vllm: VllmServer
-) -> None:
-    vestibule = start_vestibule(LONG_SESSION_S)
-    holder, user = open_webui.add_user("Ann"), open_webui.add_user("Bob")
-    vestibule.join(holder)
-    before = vllm.requests()
-    with pytest.raises(requests.ReadTimeout):
-        chat_by_api(open_webui, open_webui.api_key(user), timeout_s=3)
-
-    ticket = await becomes(vestibule, user, "disconnected")
-
-    assert ticket["reason"] == "left"
-    assert vllm.requests() == before
-
-
-def chat_by_api(
-    open_webui: OpenWebUI, key: str, timeout_s: float = API_CALL_TIMEOUT_S
-) -> requests.Response:
-    """A chat as a user's program asks for it."""
-    return requests.post(
-        f"{open_webui.url}/api/chat/completions",
-        json={"model": MODEL, "messages": [{"role": "user", "content": "Hello, machine."}]},
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=timeout_s,
-    )

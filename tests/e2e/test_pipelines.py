@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
 
 WATCHED_S = 5
+STOPPED_S = 5.0  # it is looked for every 2 s
 
 
 class StartLine(Protocol):
@@ -93,7 +94,7 @@ async def test_stop_leaves_the_line(start_line: StartLine, sign_in: SignIn, shot
 
     await bob.stop()
 
-    ticket = await becomes(vestibule, bob.user, "disconnected", None)
+    ticket = await becomes(vestibule, bob.user, "disconnected", None, within_s=STOPPED_S)
     assert ticket.get("reason") in {"left", None}
     await bob.sees_status(r"^You left the line\.$", SOON_S)
     await shots.take(bob, "has stopped")
@@ -107,8 +108,8 @@ async def test_after_the_longest_wait_the_place_is_kept(
     ann = await served(sign_in, shots)
     bob = await waits(await sign_in("Bob"), FIRST, shots)
 
-    await bob.sees_status(r"Your place is kept", WATCHED_S + SOON_S)
-    await bob.sees_text(r"you will be told here")
+    await bob.sees_toast(r"you will be told here", WATCHED_S + SOON_S)
+    await bob.sees_status(r"Your place is kept")
     await shots.take(bob, "need not watch")
     assert vestibule.ticket(bob.user)["status"] == "waiting"
     vestibule.leave(ann.user)
@@ -120,6 +121,36 @@ async def test_after_the_longest_wait_the_place_is_kept(
     await bob.sees_answer(ANSWER, SOON_S)
     await shots.take(bob, "is answered")
     assert vestibule.ticket(bob.user)["status"] == "active"
+
+
+async def test_who_reads_another_chat_is_told_there(
+    start_line: StartLine, sign_in: SignIn, shots: Shots
+) -> None:
+    vestibule = start_line(max_wait_s=WATCHED_S)
+    ann = await served(sign_in, shots)
+    bob = await waits(await sign_in("Bob"), FIRST, shots)
+    await bob.sees_toast(r"you will be told here", WATCHED_S + SOON_S)
+    await bob.open_chat()
+
+    vestibule.leave(ann.user)
+
+    await bob.sees_toast(r"It is your turn", SOON_S)
+    await shots.take(bob, "is told elsewhere")
+
+
+async def test_a_temporary_chat_waits_at_the_gateway(
+    start_line: StartLine, sign_in: SignIn, shots: Shots
+) -> None:
+    vestibule = start_line()
+    ann = await served(sign_in, shots)
+    bob = await sign_in("Bob")
+    await bob.open_chat(temporary=True)
+    await waits(bob, FIRST, shots)
+
+    vestibule.leave(ann.user)
+
+    await bob.sees_answer(ANSWER, SOON_S)
+    await shots.take(bob, "is answered")
 
 
 async def test_a_title_does_not_wait(

@@ -5,10 +5,12 @@ Does not know how they tell each other; each person's tab is at one of them.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.build import ANSWER
 from tests.e2e.line import FIRST, LONG_SESSION_S, SECOND, SOON_S, becomes, waits
 from tests.e2e.stack import OpenWebUI, Valkey, Vestibule
 from tests.ports import free_port
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from tests.e2e.stack import VllmServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1700)]
+
+GRACE_S = 20
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def vestibule(
     replicas: tuple[OpenWebUI, OpenWebUI], vllm: VllmServer, tmp_path: Path
 ) -> Iterator[Vestibule]:
     """Installed by way of the first replica."""
-    settings = {"SESSION_DURATION": LONG_SESSION_S}
+    settings = {"SESSION_DURATION": LONG_SESSION_S, "VESTIBULE_PRESENCE_GRACE": GRACE_S}
     with Vestibule(tmp_path, free_port(), vllm.url, **settings) as server:
         server.install_into(replicas[0])
         yield server
@@ -79,6 +83,21 @@ async def test_who_waits_at_one_replica_is_stopped_at_the_other(
     await shots.take(at_one, "has stopped")
     await cleo_at_two.sees_status(FIRST, SOON_S)
 
-    await cleo_at_two.close_tab()
-    await at_one.close_tab()
+    # Past the grace Cleo has her place still: she came back at the other.
+    place = vestibule.ticket(cleo)["ticket_id"]
+    chat = await cleo_at_two.close_tab()
+    cleo_at_one = await ChatPage.sign_in(browser, one.url, cleo)
+    await cleo_at_one.return_to(chat)
+    await asyncio.sleep(GRACE_S)
+    await cleo_at_one.sees_status(FIRST)
+    await shots.take(cleo_at_one, "looks through the other")
     vestibule.leave(holder)
+    await cleo_at_one.sees_answer(ANSWER, SOON_S)
+    await shots.take(cleo_at_one, "is answered")
+    turn = vestibule.ticket(cleo)
+    assert (turn["status"], turn["ticket_id"]) == ("active", place)
+    await at_two.send("Now it is my turn?")
+    await at_two.sees_status(FIRST, SOON_S)
+    vestibule.leave(cleo)
+    await at_two.sees_answer(ANSWER, SOON_S)
+    await shots.take(at_two, "is answered")
