@@ -17,6 +17,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from admission import logs
 
+INT_MAX = 2**31 - 1  # what the kernel takes
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ class Patient(RequestHandler):
         super().connection_made(transport)
         if sys.platform == "linux":
             connection = transport.get_extra_info("socket")
-            limit_ms = round(1000 * self.patience_s)
+            limit_ms = min(round(1000 * self.patience_s), INT_MAX)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
 
     def pause_writing(self) -> None:

@@ -22,6 +22,8 @@ KINDS = {
     "/api/embeddings": "embedding",
 }
 """Kind of endpoint by path; the others are "other"."""
+COUNTS = frozenset({"/v1/messages/count_tokens"})
+"""Whose answer is a number of tokens that nobody computed."""
 _WITH_OPTION = ("/v1/chat/completions", "/v1/completions")
 CHARACTERS_PER_TOKEN = 4  # of English text, https://platform.openai.com/tokenizer
 
@@ -53,7 +55,7 @@ class Meter:
 
     def __init__(self, path: str, body: bytes, *, streams: bool) -> None:
         """``path``: without the query. ``body``: a JSON object that was read once."""
-        self.kind = KINDS.get(path, "other")
+        self.kind, self._counts = KINDS.get(path, "other"), path in COUNTS
         self.body, asked = body, True
         if streams and path in _WITH_OPTION:
             self.body, asked = with_usage(body)
@@ -66,7 +68,7 @@ class Meter:
         parameters."""
         media = content_type.partition(";")[0].strip().lower()
         self._reader = Blind()
-        if status >= 400:
+        if status >= 400 or self._counts:
             return
         if media == "text/event-stream":
             self._reader = Events(hides=self.hides)

@@ -38,9 +38,6 @@ for it: a call of that chat. It waits for no turn, as nobody would see that it d
 answer is made without it."""
 MERGED = "moa_response_generation"
 """Several answers made into one at the press of a button (routers/tasks.py): an answer itself."""
-COUNTS = frozenset({"/v1/messages/count_tokens"})
-"""What needs no turn, for no token is computed. Open WebUI asks it before its filters, of each call
-of its Anthropic API, also of those that must wait then (0.12.4, routers/openai.py)."""
 _OPENING_BYTES = 1024  # of a prompt that is no list of messages
 
 
@@ -84,8 +81,8 @@ class Call(msgspec.Struct, frozen=True):
 
     ``streams``: its answer is Server-Sent Events; ``message``: of the frontend's chat, "" for who
     has none; ``ticket``: a lease taken before; ``task``: what it does beside chats, "" for what is
-    of a chat; ``wait_s``: 0 for not at all; ``conversation``: what
-    should go to one worker, "" for nothing.
+    of a chat; ``wait_s``: 0 for not at all; ``conversation``: what should go to one worker, "" for
+    nothing.
     """
 
     who: Caller
@@ -124,7 +121,7 @@ async def read_call(request: web.Request) -> Call:
         )
     # A caller who acts only for themselves does not jump the queue by naming a task.
     trusted = who.kind in (Kind.SERVICE, Kind.ADMIN) or not settings.auth
-    task, wait_s = name_in(request, TASK_HEADER) if trusted else "", _wait(request, settings)
+    task = name_in(request, TASK_HEADER) if trusted else ""
     return Call(
         who=who,
         user=user,
@@ -135,7 +132,7 @@ async def read_call(request: web.Request) -> Call:
         message=name_in(request, MESSAGE_HEADER),
         ticket=name_in(request, TICKET_HEADER),
         task="" if task in STEPS or task == MERGED else task,
-        wait_s=0 if task in STEPS else wait_s,
+        wait_s=0 if task in STEPS else _wait(request, settings),
         on_page=_on_page(request),
         conversation=_conversation(request, user, head) if path in CONVERSATIONS else "",
     )

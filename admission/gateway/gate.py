@@ -2,21 +2,31 @@
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 
 from admission import logs
 from admission.accounting.allowances import Grant
+from admission.accounting.meter import COUNTS
 from admission.errors import AdmissionError, Busy, NoWorker, StoreUnavailable
 from admission.gateway import pick, tasks, turn
-from admission.gateway.call import COUNTS, Call, read_call
+from admission.gateway.call import Call, read_call
 from admission.gateway.notice import Notice
-from admission.gateway.place import OF_USER_MAX, Place, closing
+from admission.gateway.place import OF_USER_MAX, Place, closing, over
 from admission.gateway.relay import Exchange, abort
 from admission.gateway.tally import one_more
 from admission.gateway.upstream import SATURATED_RETRY_S, Full
-from admission.keys import ALLOWANCES, ANSWER_BEGUN, AWAY, DIRECTORY, NEWSROOM, TURNS, WAITERS
+from admission.keys import (
+    ALLOWANCES,
+    ANSWER_BEGUN,
+    AWAY,
+    DIRECTORY,
+    NEWSROOM,
+    TASKS,
+    TURNS,
+    WAITERS,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +53,7 @@ class _Passage:
     async def run(self) -> web.StreamResponse:
         try:
             if self._request.path in COUNTS:
-                return await self._answer()
+                return await self._count()
             return await (self._beside() if self._call.task else self._in_turn())
         except pick.Saturated as full:
             if not self._has_told():
@@ -58,11 +68,6 @@ class _Passage:
             error = caught
         assert self._notice is not None
         return await self._notice.refuse(error)
-
-    @property
-    def _leases(self) -> bool:
-        """Has each call a lease of its own?"""
-        return self._app[DIRECTORY].is_request_pool(self._call.pool)
 
     def _telling(self) -> Notice:
         call = self._call
@@ -79,6 +84,14 @@ class _Passage:
             return await self._answer()
         raise AssertionError  # the block returns or raises
 
+    async def _count(self) -> web.StreamResponse:
+        """Needs no turn, for no token is computed. Open WebUI asks it before its filters, of each
+        call of its Anthropic API, also of those that must wait then (0.12.4, routers/openai.py)."""
+        with one_more(self._app[TASKS], self._call.user) as number:
+            if number > tasks.OF_USER_MAX:
+                raise Busy("Too many of your calls count tokens already.", code="too_many_counts")
+            return await self._answer()
+
     async def _in_turn(self) -> web.StreamResponse:
         call, turns = self._call, self._app[TURNS]
         try:
@@ -93,58 +106,77 @@ class _Passage:
                     await self._take_turn(stack)
                 except StoreUnavailable:
                     stack.enter_context(away.passing())
+                if self._notice:
+                    await self._notice.come()
                 return await self._answer()
         except turn.TurnLost:
             raise turn_over(self._request, self._call.pool, self._call.user) from None
         raise AssertionError  # the block returns or raises
 
     async def _take_turn(self, stack: AsyncExitStack) -> None:
-        """Until ``stack`` closes the call runs in its user's session, or in a lease of its own.
-
-        A session is tried first: an answer may finish in one that is over, and needs no place then.
-        """
-        request, call = self._request, self._call
-        if not self._leases:
+        """Until ``stack`` closes the call runs in its user's session, or in a lease of its own."""
+        call = self._call
+        if self._app[DIRECTORY].is_request_pool(call.pool):
+            place = await self._wait_in_queue(stack, call.wait_s, adopted=call.ticket)
             try:
-                return await self._hold(stack)
-            except turn.NoTurn:
-                if not call.wait_s:
-                    raise
-        adopted = call.ticket if self._leases else ""
-        place = Place(request, call.who, call.pool, call.user, client=call.message, ticket=adopted)
-        await stack.enter_async_context(place)
-        notice = self._telling()
-        await place.take(notice.tell, call.wait_s, pace_s=notice.pace_s)
-        try:
-            await self._hold(stack, place.ticket)
-        except Busy:
-            place.refused()
-            raise
-
-    async def _hold(self, stack: AsyncExitStack, lease: str = "") -> None:
-        """Begin; of a session that runs all it may, when one of its requests has ended."""
-        try:
-            await self._begin(stack, lease)
-        except turn.Crowded:
-            if self._leases or not self._call.wait_s:
+                return await self._begin(stack, place.ticket)
+            except Busy:
+                place.refused()
                 raise
-            with one_more(self._app[WAITERS], self._call.user) as number:
-                if number > OF_USER_MAX:
+        while True:
+            # Tried first: an answer may finish in a session that is over, and needs no place then.
+            try:
+                return await self._begin_in_session(stack)
+            except turn.NoTurn:
+                if self._left_s() <= 0:
                     raise
-                await self._begin_after_another(stack)
-        if self._notice:
-            await self._notice.come()
+            await self._wait_in_queue(stack, self._left_s())
+
+    async def _wait_in_queue(
+        self, stack: AsyncExitStack, limit_s: float, *, adopted: str = ""
+    ) -> Place:
+        call, notice = self._call, self._telling()
+        place = Place(
+            self._request, call.who, call.pool, call.user, client=call.message, ticket=adopted
+        )
+        await stack.enter_async_context(place)
+        await place.take(notice.tell, limit_s, pace_s=notice.pace_s)
+        return place
+
+    async def _begin_in_session(self, stack: AsyncExitStack) -> None:
+        """At once, or where the session runs all it may, when one of its requests has ended."""
+        try:
+            return await self._begin(stack)
+        except turn.Crowded:
+            if self._left_s() <= 0:
+                raise
+        with one_more(self._app[WAITERS], self._call.user) as number:
+            if number > OF_USER_MAX:
+                raise turn.Crowded
+            return await self._begin_after_another(stack)
 
     async def _begin_after_another(self, stack: AsyncExitStack) -> None:
-        call, now_s = self._call, asyncio.get_running_loop().time
-        while now_s() < self._began_s + call.wait_s:
-            if self._app[NEWSROOM].closing:
-                raise closing()
-            await self._telling().behind()
-            await self._app[TURNS].another_ended(call.pool, call.user)
-            with suppress(turn.Crowded):
-                return await self._begin(stack)
-        raise turn.Crowded
+        call = self._call
+        with self._app[TURNS].line(call.pool, call.user) as news:
+            while self._left_s() > 0:
+                if self._app[NEWSROOM].closing:
+                    raise closing()
+                await self._telling().behind()
+                if not await news():
+                    continue
+                try:
+                    return await self._begin(stack)
+                except (turn.Crowded, StoreUnavailable):
+                    continue
+                except turn.NoTurn as none:
+                    if none.given_up:
+                        raise over() from None
+                    raise
+        raise turn.Crowded(waited=True)
+
+    def _left_s(self) -> float:
+        """Of the time that the call would wait."""
+        return self._began_s + self._call.wait_s - asyncio.get_running_loop().time()
 
     async def _begin(self, stack: AsyncExitStack, lease: str = "") -> None:
         call, turns = self._call, self._app[TURNS]

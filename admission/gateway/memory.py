@@ -17,13 +17,13 @@ it (TELL_S) has no right to finish.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from admission import logs
 from admission.domain import Change
 from admission.errors import StoreUnavailable
+from admission.gateway.line import Line
 from admission.outcomes import Kept, Over, Passed
 from admission.store.redis_store import RedisStore
 
@@ -75,7 +75,7 @@ class Session:
         self._renew_s = 0.0  # when what runs must be renewed
         self._telling: asyncio.Task[None] | None = None
         self._again = False
-        self._next: deque[asyncio.Future[None]] = deque()  # who begins when one ends, in order
+        self.line = Line()
 
     def admits(self, most: int) -> bool:
         """May another request begin, as far as is known here?"""
@@ -94,7 +94,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Nothing runs, and nothing that is known is worth anything."""
-        return not (self.untold or self._asking or self._telling or self.trusted)
+        return not (self.untold or self._asking or self._telling or self.line or self.trusted)
 
     def begin(self, request: str, running: Running) -> None:
         self._running[request] = running
@@ -108,21 +108,10 @@ class Session:
             self._ended.append(request)
         else:
             self._answered.add(running.message)
-        if self._next:
-            self._next.popleft().set_result(None)
+        self.line.advance()
         self._changed()
         if self._over or (running.told and self._elsewhere):  # somebody waits for its slot, or may
             self.tell()  # begin the next one in another process, where it counts until then
-
-    async def another_ended(self) -> None:
-        """Returns when a request ended here, for one who waits at each; or after TRUST_S."""
-        ended: asyncio.Future[None] = self._loop.create_future()
-        self._next.append(ended)
-        try:
-            await asyncio.wait([ended], timeout=TRUST_S)
-        finally:
-            if not ended.done():
-                self._next.remove(ended)
 
     def end_elsewhere(self, request: str) -> None:
         """Redis may know it, though it never ran."""

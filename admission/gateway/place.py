@@ -113,7 +113,7 @@ class Place:
             # The place is kept for one grace, and found again by the user's next call.
             self._stays = not self._request.app[DIRECTORY].is_request_pool(self._pool)
             raise closing()
-        raise _over()
+        raise over()
 
     async def _has_come(self, ticket: Ticket) -> bool:
         """Is it this ticket's turn? An offered slot is taken."""
@@ -129,12 +129,12 @@ class Place:
                         return True
                     case NotConfirmed("waiting", _):
                         return False
-        raise _over()
+        raise over()
 
     async def _look(self) -> Ticket:
         ticket = await self._store.status(self._pool, self._user, ticket=self.ticket)
         if not isinstance(ticket, Ticket):
-            raise _over()
+            raise over()
         return ticket
 
     async def _join(self) -> Ticket:
@@ -166,5 +166,6 @@ def closing() -> Unavailable:
     return Unavailable("The service restarts: ask again.", code="closing", retry_after_s=1)
 
 
-def _over() -> Busy:
+def over() -> Busy:
+    """What to tell who still waits when the user's turn was given up."""
     return Busy("Your turn ended before it came.", code="ticket_ended")

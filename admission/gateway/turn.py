@@ -6,25 +6,38 @@ store; nothing of HTTP or workers.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    suppress,
+)
 from types import TracebackType
 
 from admission.directory import Directory
 from admission.domain import Change, Ticket
 from admission.errors import Busy, StoreUnavailable
 from admission.gateway.lease import Leases, TurnLost, some_id
+from admission.gateway.line import News
 from admission.gateway.memory import Memory, Running, Session
 from admission.outcomes import NoSession, Passed, SessionBusy
 from admission.store.redis_store import RedisStore
 
 RETRY_S = 15  # told to who has no session and no estimate
+GIVEN_UP = ("left", "removed")
 
 
 __all__ = ["Crowded", "NoTurn", "TurnLost", "Turns", "refusal"]
 
 
 class NoTurn(Busy):
-    """No slot: nobody waits for one in this call's name."""
+    """No slot: nobody waits for one in this call's name.
+
+    Attributes:
+        given_up: the last ticket did not run out, it was left or removed.
+    """
+
+    given_up = False
 
 
 class WaitOver(NoTurn):
@@ -38,11 +51,13 @@ class Crowded(Busy):
 
     code = "session_busy"
 
-    def __init__(self) -> None:
+    def __init__(self, *, waited: bool = False) -> None:
+        """``waited``: as long as it would; trying again at once is to wait as long again."""
         super().__init__(
             "As many requests as a turn may run at once already do; wait for one to end.",
             retry_after_s=1,
         )
+        self.final = waited
 
 
 class Turns:
@@ -109,10 +124,9 @@ class Turns:
         session = self._memory.session(pool, user)
         return InSession(session, message) if session.admits(self._concurrency) else None
 
-    async def another_ended(self, pool: str, user: str) -> None:
-        """Returns when a request of ``user``'s session ended here; at latest when what is known of
-        those elsewhere is too old."""
-        await self._memory.session(pool, user).another_ended()
+    def line(self, pool: str, user: str) -> AbstractContextManager[News]:
+        """A place among those who wait for one of ``user``'s requests to end."""
+        return self._memory.session(pool, user).line.place()
 
     def hear(self, change: Change) -> None:
         """Whose tickets moved may have lost the right to run."""
@@ -158,9 +172,11 @@ class InSession:
 
 
 def _refused(outcome: SessionBusy | NoSession) -> Busy:
-    if isinstance(outcome, NoSession):
-        return refusal(outcome.ticket)
-    return Crowded()
+    if isinstance(outcome, SessionBusy):
+        return Crowded()
+    none = refusal(outcome.ticket)
+    none.given_up = outcome.ticket is not None and outcome.ticket.reason in GIVEN_UP
+    return none
 
 
 _SAID = {
@@ -168,17 +184,17 @@ _SAID = {
     "wait_over": "Your turn has not come in time.",
     "too_many_wait": "Too many of your calls wait already.",
 }
+_SAID_UNSEEN = {"no_session": "You have no turn yet: join the queue first."}
 
 
 def refusal(ticket: Ticket | None, *, code: str = "no_session") -> NoTurn:
     """What to tell who has no turn; ``ticket`` has the place, if there is one."""
+    kind = WaitOver if code == WaitOver.code else NoTurn
     if ticket is None:
-        return NoTurn(
-            "You have no turn yet: join the queue first.", code=code, retry_after_s=RETRY_S
-        )
+        return kind(_SAID_UNSEEN.get(code, _SAID[code]), code=code, retry_after_s=RETRY_S)
     wait_s = None if ticket.wait_ms is None else max(1, round(ticket.wait_ms / 1000))
     place = f" You are number {ticket.position}." if ticket.position else ""
-    return (WaitOver if code == WaitOver.code else NoTurn)(
+    return kind(
         _SAID[code] + place,
         code=code,
         retry_after_s=wait_s or RETRY_S,

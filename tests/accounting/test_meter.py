@@ -34,6 +34,13 @@ def test_tokens_are_read_and_the_extra_event_is_hidden(shape: Shape) -> None:
     assert meter.tokens == Tokens(*shape.tokens, estimated=False)
 
 
+def test_counted_tokens_are_no_used_ones() -> None:
+    meter = Meter("/v1/messages/count_tokens", BODY, streams=False)
+    meter.begin(200, "application/json")
+    assert meter.feed(b'{"input_tokens": 1000}') + meter.end() == b'{"input_tokens": 1000}'
+    assert meter.tokens == Tokens(0, 0, estimated=False)
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_who_asked_sees_every_byte_at_once(shape: Shape) -> None:
     asked = b'{"stream_options":{"include_usage":true},"model":"tiny"}'

@@ -3,7 +3,7 @@ agent's helpers: who may wait is next when one of them ends."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack
 
 import pytest
 from openai import RateLimitError
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from admission.clock import ManualClock
 from admission.domain import DEFAULT_POOL, Status
-from admission.gateway import gate, memory
+from admission.gateway import gate, line
 from admission.outcomes import Kept
 from admission.pages.words import words
 from tests.api.calls import until
@@ -32,6 +32,7 @@ from tests.gateway.waiters import (
 )
 
 AT_ONCE = 4  # VESTIBULE_SESSION_CONCURRENCY
+BEHIND = f": {words('en')['waiting']['others']}"
 
 
 @pytest.fixture
@@ -46,8 +47,7 @@ async def crowd(upstream: Upstream, ada: Chatter) -> AsyncIterator[list[asyncio.
     await until(lambda: _seen(upstream, AT_ONCE))
     yield running
     upstream.go.set()
-    with suppress(asyncio.CancelledError):
-        await asyncio.gather(*running)
+    await asyncio.gather(*running, return_exceptions=True)  # some were cut, with the session
 
 
 async def _seen(upstream: Upstream, number: int) -> bool:
@@ -82,7 +82,7 @@ async def test_it_is_told_why_it_waits_and_then_answered(
 async def test_it_gets_signs_of_life(
     crowd: list[asyncio.Task[bytes]], service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "TRUST_S", 0.05)  # which is how often it looks again
+    monkeypatch.setattr(line, "LOOK_S", 0.05)
     async with streaming(service, "ada") as stream:
         await stream.next()
         assert await stream.next() == ": ping"
@@ -126,8 +126,24 @@ async def test_its_time_is_over(
         assert data_of(last)["error"]["code"] == "session_busy"
         return
     with pytest.raises(RateLimitError) as caught:
-        await sdk_says(service, stream=False, **{"X-Vestibule-Wait": "1"})
+        await sdk_says(service, 2, stream=False, **{"X-Vestibule-Wait": "1"})
     assert caught.value.code == "session_busy"
+    assert caught.value.response.headers["X-Should-Retry"] == "false"
+
+
+async def test_who_waits_longer_is_next(
+    crowd: list[asyncio.Task[bytes]], service: Service, upstream: Upstream
+) -> None:
+    async with streaming(service, "ada") as first:
+        await first.next()
+        await asyncio.sleep(line.LOOK_S + 0.1)  # has looked once, and keeps its place
+        async with streaming(service, "ada") as second:
+            await second.next()
+            crowd[0].cancel()
+            assert "Your turn" in (await first.next() or "")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await second.next()
 
 
 async def test_of_all_that_wait_for_a_turn_the_first_run_and_the_others_follow(
@@ -152,11 +168,44 @@ async def test_when_the_session_ends_meanwhile_it_waits_for_another(
     crowd: list[asyncio.Task[bytes]], service: Service
 ) -> None:
     async with streaming(service, "ada") as stream:
-        assert await stream.next() == f": {words('en')['waiting']['others']}"
-        await service.store.join(DEFAULT_POOL, "bob", ticket="b", auto_confirm=True)
-        await service.store.leave(DEFAULT_POOL, "ada")
-        assert " 2nd " in (await stream.next() or "")  # behind bob, once what runs has finished
+        assert await stream.next() == BEHIND
+        await _session_ends(service)
+        assert " in line" in (await stream.next() or "")
         assert await status_of(service, "ada") is Status.WAITING
+
+
+async def test_also_one_that_waited_for_the_session_first(
+    service: Service, upstream: Upstream
+) -> None:
+    await take_slot(service)
+    async with AsyncExitStack() as stack:
+        calls = AT_ONCE + 1
+        all_ = [await stack.enter_async_context(streaming(service, "ada")) for _ in range(calls)]
+        assert all([" 1st " in (await stream.next() or "") for stream in all_])
+        await free_slot(service)
+        said = {await stream.next(): stream for stream in all_}
+        behind = said[BEHIND]  # the others run
+        await _session_ends(service)
+        assert " in line" in (await behind.next() or "")
+        upstream.go.set()
+
+
+async def _session_ends(service: Service) -> None:
+    """Ada's, by its cap; the slot is bob's, at once or when what runs has finished."""
+    service.clock.advance_ms(1000 * service.settings.session_duration - 1)
+    await service.store.join(DEFAULT_POOL, "bob", ticket="b", auto_confirm=True)
+    service.clock.advance_ms(1)
+    await service.store.expire(DEFAULT_POOL)
+
+
+async def test_when_the_user_leaves_it_does_not_join_again(
+    crowd: list[asyncio.Task[bytes]], service: Service
+) -> None:
+    async with streaming(service, "ada") as stream:
+        await stream.next()
+        await service.store.leave(DEFAULT_POOL, "ada")
+        assert data_of((await stream.rest())[-1])["error"]["code"] == "ticket_ended"
+    assert await status_of(service, "ada") is Status.DISCONNECTED
 
 
 async def test_only_so_many_calls_of_a_user_wait(

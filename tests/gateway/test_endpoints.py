@@ -7,7 +7,7 @@ import pytest
 from aiohttp import FormData, web
 
 from admission.domain import DEFAULT_POOL
-from admission.gateway import multipart
+from admission.gateway import multipart, tasks
 from tests.api.calls import caller_of, raw_call
 from tests.conftest import DEADLINE_S, Service
 from tests.gateway.conftest import Chatter, Start, make_ready
@@ -50,6 +50,15 @@ async def test_counting_tokens_needs_no_turn_and_takes_none(
     reply = await bob.says(chat(), "/v1/messages/count_tokens")
     assert (reply.status, reply.text.encode()) == (200, ANSWER)
     assert (await bob.says(chat(), "/v1/messages")).status == 429
+
+
+async def test_of_one_user_only_so_many_calls_count_tokens_at_once(
+    service: Service, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "OF_USER_MAX", 0)
+    reply = await Chatter(caller_of(service), "bob").says(chat(), "/v1/messages/count_tokens")
+    assert (reply.status, reply.json["error"]["code"]) == (429, "too_many_counts")
+    assert not upstream.seen
 
 
 @pytest.mark.parametrize(

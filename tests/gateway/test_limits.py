@@ -185,6 +185,11 @@ async def test_a_caller_whose_machine_is_gone_leaves_the_queue(
     assert "caller_reads_nothing" in caplog.text
 
 
+async def test_a_limit_of_a_year_is_one_the_kernel_takes(limited: Limited, model: Upstream) -> None:
+    async with limited(model, reader_timeout=31_536_000.0) as (_, ada):
+        assert (await ada.says(chat())).status == 200
+
+
 def _hear_nothing_more(client: socket.socket) -> None:
     """The kernel drops what comes, also what would be acknowledged, as if the cable were cut."""
     drop = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
