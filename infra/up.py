@@ -168,6 +168,12 @@ def _install(settings: Settings, folder: StateFolder) -> str:
     usual, here = Settings.model_validate({}), callable_url(settings.host, settings.port)
     if here != callable_url(usual.host, usual.port):
         words += f" --admission-url {here}"
+    if settings.service_key is not None:  # no secret itself is printed
+        words += ' --service-key "$VESTIBULE_SERVICE_KEY"'
+    if settings.owui_jwt_secret is not None:
+        words += " --jwt"
+    if settings.wait_limit != usual.wait_limit:
+        words = f"VESTIBULE_WAIT_LIMIT={settings.wait_limit} {words}"
     if settings.state_dir != usual.state_dir:
         words = f"VESTIBULE_STATE_DIR={shlex.quote(str(folder.path))} {words}"
     return words

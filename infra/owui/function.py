@@ -105,7 +105,11 @@ class Installed:
 
     def switch_on(self, webui: OpenWebUI) -> None:
         """For every model. Open WebUI flips switches: somebody who flips it in the same moment has
-        it off again, so the answer counts."""
+        it off again, so the answer counts.
+
+        Raises:
+            CommandError: refused, or off again after each of ``FLIPS``.
+        """
         item, path = f"the function {self.function_id}", f"/api/v1/functions/id/{self.function_id}"
         for switch, (field, call) in SWITCHES.items():
             failure = f"{item} cannot be switched to {switch}"
@@ -113,6 +117,8 @@ class Installed:
             while not on and flips < FLIPS:
                 on = bool(webui.write(f"{path}/{call}", None, failure).get(field))
                 flips += 1
+            if not on:
+                raise CommandError(f"{failure}: somebody switches it off again. Install again")
 
     def write_valves(self, webui: OpenWebUI, valves: Json) -> None:
         """All at once: what is not among them falls back to its default."""

@@ -10,6 +10,9 @@ from infra.errors import CommandError
 from infra.owui.function import AUTHOR, Installed
 from infra.owui.webui import TRIED, OpenWebUI, content
 
+NEEDED = (0, 12, 4)
+"""The first version that is known to do: the one it was tried on."""
+
 
 def check_functions(webui: OpenWebUI) -> None:
     """Raises CommandError when this Open WebUI runs no Functions at all."""
@@ -22,13 +25,13 @@ def check_functions(webui: OpenWebUI) -> None:
 
 def warnings(webui: OpenWebUI, installed: Installed, admission: str) -> Iterator[str]:
     """What an administrator should know."""
-    is_ = tuple(int(number) for number in re.findall(r"\d+", webui.version)[:2])
-    if is_ < TRIED:  # 0.9 sends {{TASK}} as it is written: each chat would be a background task
+    is_ = _numbers(webui.version)
+    if is_ < NEEDED:  # 0.9 sends {{TASK}} as it is written: each chat would be a background task
         yield (
             f"this Open WebUI is {webui.version}, and the Function needs 0.12.4 or newer: chats may"
             " be refused, or not wait. Update Open WebUI first"
         )
-    elif is_ > TRIED:
+    elif is_[:2] > TRIED:
         yield (
             f"this Open WebUI is {webui.version}; the Function was tried on 0.12.4. Send a chat"
             " while no slot is free and see that it waits"
@@ -41,6 +44,12 @@ def warnings(webui: OpenWebUI, installed: Installed, admission: str) -> Iterator
         )
     yield from _copies(webui, installed.function_id, admission)
     yield from _pipelines(webui)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Its first three, or as many as there are: (0, 13) of "0.13.dev2", none of "main"."""
+    found = re.search(r"\d+(\.\d+){0,2}", version)
+    return tuple(int(number) for number in found[0].split(".")) if found else ()
 
 
 def _copies(webui: OpenWebUI, function_id: str, admission: str) -> Iterator[str]:

@@ -30,9 +30,13 @@ def models_of(webui: OpenWebUI, one: Connection) -> Trial:
     """Which models Open WebUI's server is offered there, as it names them."""
     reply = webui.try_connection(one.url, one.key, one.config)
     if reply.status_code == 200:
-        listed = [model["id"] for model in content(reply).get("data") or []]
+        models = content(reply).get("data")
+        listed = _named(models)
+        if not isinstance(models, list) or len(listed) < len(models):
+            return Trial(None, f"what answers at {one.url} is not Vestibule: check --gateway-url")
         prefix = f"{one.config['prefix_id']}." if one.config.get("prefix_id") else ""
-        offered = tuple(f"{prefix}{name}" for name in one.config.get("model_ids") or listed)
+        names = one.config.get("model_ids") or [model["id"] for model in listed]
+        offered = tuple(f"{prefix}{name}" for name in names)
         return Trial(offered, None if offered else f"{one.url} offers no models yet: is a model"
                      " server of Vestibule's ready?")  # fmt: skip
     if reply.status_code in (401, 403):
@@ -46,8 +50,15 @@ def sources(webui: OpenWebUI) -> dict[str, Json]:
     same name the first OpenAI connection does (``routers/openai.py``, as ``urlIdx``), unless an
     Ollama one does (``main.py``, ``get_models``: the last of the list)."""
     reply = webui.call("GET", "/api/models/base")
-    listed = content(reply).get("data") or [] if reply.status_code == 200 else []
+    listed = _named(content(reply).get("data")) if reply.status_code == 200 else []
     return {model["id"]: model for model in listed}
+
+
+def _named(models: object) -> list[Json]:
+    """The models of a list that have a name. Anybody may have answered, and Open WebUI hands such
+    lists on as they are."""
+    listed = models if isinstance(models, list) else []
+    return [one for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str)]
 
 
 def diverted(

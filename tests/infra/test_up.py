@@ -19,11 +19,13 @@ from redis import Redis
 from admission import logs
 from admission.clock import RedisClock
 from admission.domain import DEFAULT_POOL, Worker
+from admission.settings import read_settings
 from admission.store.connection import open_redis
 from admission.store.redis_store import RedisStore
 from infra.children import Children
 from infra.cli import main
 from infra.state import StateFolder
+from infra.up import _welcome
 from tests.infra.conftest import ROOT, Up, clean_environment, eventually
 from tests.ports import free_port
 
@@ -76,6 +78,28 @@ def test_the_install_it_prints_says_where_this_one_is(running: Up) -> None:
     printed = next(line for line in running.printed.splitlines() if "owui install" in line)
     assert f"VESTIBULE_STATE_DIR={running.state.resolve()} " in printed
     assert printed.endswith(f" --admission-url {running.url}")
+
+
+@pytest.mark.parametrize(
+    ("given", "front", "end"),
+    [
+        ({}, "", ""),
+        ({"VESTIBULE_OWUI_JWT_SECRET": "s" * 32}, "", " --jwt"),
+        ({"VESTIBULE_SERVICE_KEY": "k" * 32}, "", ' --service-key "$VESTIBULE_SERVICE_KEY"'),
+        ({"VESTIBULE_WAIT_LIMIT": "3600"}, "", ""),
+        ({"VESTIBULE_WAIT_LIMIT": "60"}, "VESTIBULE_WAIT_LIMIT=60 ", ""),
+    ],
+)
+def test_the_install_it_prints_brings_what_another_shell_does_not_know(
+    tmp_path: Path, given: dict[str, str], front: str, end: str
+) -> None:
+    settings = read_settings({"VESTIBULE_STATE_DIR": str(tmp_path), **given})
+    welcome = _welcome(settings, StateFolder(tmp_path), worker_ready=True)
+    printed = next(line for line in welcome.splitlines() if "owui install" in line)
+    state = f"VESTIBULE_STATE_DIR={tmp_path.resolve()}"
+    assert printed.startswith(f"  Open WebUI  {state} {front}vestibule owui install ")
+    assert printed.endswith(f" --email ADMIN{end}")
+    assert "s" * 32 not in welcome
 
 
 def test_only_their_owner_reads_the_keys(running: Up) -> None:
