@@ -106,7 +106,8 @@ class Admission:
                 self.pool = ticket.pool
                 return ticket
             problem = PROBLEM.validate_json(answer)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        # RuntimeError: its connections were closed meanwhile.
+        except (aiohttp.ClientError, RuntimeError, TimeoutError, ValueError) as error:
             raise Away(f"{verb}: {type(error).__name__}") from error
         raise _meaning(reply.status, problem, reply.headers.get("Retry-After", ""))
 

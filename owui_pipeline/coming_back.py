@@ -7,12 +7,13 @@ Open WebUI nobody is told, and the place is still there for the next message.
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
-from owui_pipeline.calls import AGAIN_S, Admission, NoTicket, Ticket, Unknown
+from owui_pipeline.calls import AGAIN_S, Admission, NoTicket, Refused, Ticket, Unknown
 from owui_pipeline.screen import Screen
 from owui_pipeline.words import Words
 
+SILENT_S = 600.0  # an admission that says nothing for longer is at this address no more
 GIVEN_UP = ("left", "abandoned", "queue_timeout", "removed", "pool_closed")
 """Why a kept place may end before its turn; each is a key of `Words` with "ended_" before it."""
 
@@ -68,24 +69,26 @@ class Returns:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def close(self) -> None:
-        """Tell nobody any more."""
-        for task in self._tasks:
-            task.cancel()
-
     async def _watch(self, place: tuple[str, str], admission: Admission) -> None:
+        """Whoever cannot be told any more, as the key or the address was changed, is told no end:
+        the place may still be kept, and the next chat brings a connection that may be good."""
         chats = self._chats[place]
-        try:
+        with suppress(NoTicket):
             async with aclosing(admission):
-                ended = await _tell_until_over(admission, chats)
-        finally:
-            del self._chats[place]  # what is kept from now on is another place
-        for chat in chats:
-            await chat.tell_end(ended)
+                try:
+                    ended = await _tell_until_over(admission, chats)
+                finally:
+                    del self._chats[place]  # what is kept from now on is another place
+            for chat in chats:
+                await chat.tell_end(ended)
 
 
 async def _tell_until_over(admission: Admission, chats: Sequence[KeptChat]) -> Ticket | None:
-    """The ticket when its place is kept no longer; None when admission forgot it."""
+    """The ticket when its place is kept no longer; None when admission forgot it.
+
+    Raises:
+        NoTicket: as `_news`.
+    """
     called = ""
     async with aclosing(_news(admission)) as news:
         async for ticket in news:
@@ -101,23 +104,33 @@ async def _tell_until_over(admission: Admission, chats: Sequence[KeptChat]) -> T
 
 async def _news(admission: Admission) -> AsyncGenerator[Ticket, None]:
     """The ticket at each change, and every few seconds with what is left of its time; ends when
-    admission does not know it."""
+    admission does not know it.
+
+    Raises:
+        NoTicket: it refuses to tell, or said nothing for SILENT_S.
+    """
+    clock = asyncio.get_running_loop().time
+    told_s = clock()
     while True:
         async with aclosing(admission.events()) as told:
             ticket, heard_s = None, 0.0
             async for change in told:
-                now_s = asyncio.get_running_loop().time()
                 if change:
-                    ticket, heard_s = change, now_s
+                    ticket, heard_s = change, clock()
                 if ticket:
-                    yield _after(ticket, now_s - heard_s)
+                    told_s = clock()
+                    yield _after(ticket, told_s - heard_s)
         await asyncio.sleep(random.uniform(*AGAIN_S))
         try:
-            yield await admission.ask("status")  # also where no stream comes through
+            ticket = await admission.ask("status")  # also where no stream comes through
         except Unknown:
             return
-        except NoTicket:
+        except NoTicket as error:
+            if isinstance(error, Refused) or clock() - told_s >= SILENT_S:
+                raise
             continue
+        told_s = clock()
+        yield ticket
 
 
 def _end(ended: Ticket | None) -> str:

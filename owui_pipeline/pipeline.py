@@ -143,12 +143,15 @@ class Pipeline:
 
         async with AsyncExitStack() as stack:
             admission = await stack.enter_async_context(aclosing(connect()))
+            gone = asyncio.create_task(self._webui.task_ends(task))
+            stack.callback(gone.cancel)
             turn = Turn(asker, admission, screen, words, rules, self._lobby)
             try:
-                session = await self._unless_stopped(turn, task)
+                session = await self._unless_stopped(turn, gone)
             except Kept:
                 self._lobby.returns.keep(asker.user_id, admission, screen, words)
                 stack.pop_all()  # it closes when the user is back
+                gone.cancel()
                 raise
             if session is None:
                 return
@@ -156,20 +159,20 @@ class Pipeline:
                 await self._endings.warn(session, screen, words)
                 self._endings.watch(session, screen, words, connect)
             if self._answers.of(asker.client) is None:
-                end = asyncio.create_task(self._until_answered(task))
+                end = asyncio.create_task(self._until_answered(task, gone))
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
                 self._answers.begin(end, admission, asker.client)
                 stack.pop_all()  # it closes with the answer
 
-    async def _unless_stopped(self, turn: Turn, task: str) -> Ticket | None:
-        """Take the turn; Stop does not reach a filter here, so it is looked for."""
-        taking = asyncio.create_task(turn.take())
-        stopping = asyncio.create_task(self._webui.task_ends(task))
+    async def _unless_stopped(self, turn: Turn, gone: asyncio.Task[None]) -> Ticket | None:
+        """Take the turn; Stop does not reach a filter here, so it is looked for. ``gone``: the one
+        watch of the chat's task, for its wait and its answer: a second would not know that it was
+        there before."""
+        taking: asyncio.Task[Ticket | None] = asyncio.create_task(turn.take())
         try:
-            await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({taking, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopping.cancel()
             if not taking.done():
                 taking.cancel()
                 await asyncio.wait({taking})  # it leaves the line and says so
@@ -177,9 +180,9 @@ class Pipeline:
             raise Stopped
         return taking.result()
 
-    async def _until_answered(self, task: str) -> None:
+    async def _until_answered(self, task: str, gone: asyncio.Task[None]) -> None:
         """No end of an answer but a good one is told here; that its task is gone is looked for."""
         can_look = task and await self._webui.tasks() is not None
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_S if can_look else UNSEEN_ANSWER_S):
-                await self._webui.task_ends(task)
+                await gone

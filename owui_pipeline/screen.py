@@ -8,15 +8,15 @@ from owui_pipeline.webui import (
     Emit,
     Json,
     call_pages,
-    cut_short,
     emitter_of,
+    left_open,
     live_emitter,
     push_outside,
 )
 
 CUT_SHORT = "cut_short"
 """In a status of who waits: the words for its place if the process dies that keeps it true."""
-TIDY_AFTER_S = (0.0, 5.0, 25.0)  # each after the one before
+TIDY_AFTER_S = (0.0, 5.0, 25.0, 300.0)  # each after the one before
 
 screen_log = logging.getLogger("vestibule.screen")
 
@@ -29,16 +29,19 @@ class Screen:
         self, emit: Emit | None, metadata: Json, attendance: Attendance, cut_short: str = ""
     ) -> None:
         """``emit``: None for a call that nobody looks at; ``cut_short``: see CUT_SHORT."""
-        self._cut_short = {CUT_SHORT: cut_short} if cut_short else {}
-        self._stored, self._metadata, self._attendance = emit, metadata, attendance
+        self.user_id = str(metadata.get("user_id"))
         self.shown = ""
-        self._kept = ""  # what is stored
-        self._done = False
-        self._pages: frozenset[str] | None = None  # that showed this chat at the last look
-        self.user_id, self._chat_id = str(metadata.get("user_id")), str(metadata.get("chat_id"))
+        self._stored = emit
+        self._metadata = metadata
+        self._attendance = attendance
+        self._cut_short = {CUT_SHORT: cut_short} if cut_short else {}
+        self._chat_id = str(metadata.get("chat_id"))
         # A channel shows no status; its message has a text, which the answer will replace
         # (socket/main.py, `_make_channel_emitter`).
         self._is_channel = self._chat_id.startswith("channel:")
+        self._kept = ""  # what is stored
+        self._done = False
+        self._pages: frozenset[str] | None = None  # that showed this chat at the last look
 
     async def show(self, words: str) -> None:
         """Show this, if it is news."""
@@ -113,10 +116,11 @@ async def tidy_up() -> None:
     """In chats whose wait ended with a process of Open WebUI, say so: they would show a place for
     ever that nobody holds. To be called when a process begins.
 
-    Done again for a while: pages come back meanwhile, and bring what they showed.
+    Done again for a while: pages come back meanwhile, and bring what they showed. With Redis the
+    tasks of a dead process count as running for 300 s (env.py, `REDIS_TASK_TTL`).
     """
     for pause_s in TIDY_AFTER_S:
         await asyncio.sleep(pause_s)
-        for metadata, status in await cut_short(CUT_SHORT):
+        for metadata, status in await left_open(CUT_SHORT):
             screen = Screen(await emitter_of(metadata), metadata, Attendance())
             await screen.note(str(status[CUT_SHORT]))

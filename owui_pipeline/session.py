@@ -63,7 +63,9 @@ class Answer:
 
     async def step_aside(self) -> None:
         """A sub-agent of it needs a turn: after the session's end this answer does not keep the
-        slot, in which it would only wait for its sub-agent."""
+        slot, in which it would only wait for its sub-agent. One that works in the background
+        cannot be told from others: for it, too, the slot is given up, though nobody waits for
+        it."""
         with suppress(NoTicket):
             if (await self._admission.ask("status")).status != "active":
                 await self._admission.ask("leave", client=self._client)
@@ -155,14 +157,11 @@ class Endings:
     async def warn(self, ticket: Ticket, screen: Screen, words: Words) -> None:
         """Tell how much time is left, if it is little, in this chat and no more in the last."""
         if before := self._screens.get(ticket.ticket_id):
+            # The last chat closes after this, so that nothing is told there any more.
+            self._screens[ticket.ticket_id] = (screen, words)
             await before[0].close()
         if ticket.expires_in is not None and ticket.expires_in <= _warn_s(ticket):
             await screen.note(_time_left(ticket, words))
-
-    def close(self) -> None:
-        """Tell nobody any more."""
-        for task in self._watching.values():
-            task.cancel()
 
     async def _tell(self, ticket: Ticket, ask: AskAdmission) -> None:
         ends_s = _clock_s() + (ticket.expires_in or 0)
@@ -196,7 +195,7 @@ class Endings:
 
     async def _tell_over(self, ticket: Ticket, now: Ticket, ask: AskAdmission) -> None:
         screen, words = self._screens[ticket.ticket_id]
-        if now.status == "waiting":  # put back in line (VESTIBULE_REQUEUE=on), or sent a message
+        if _is_requeued(ticket, now):
             line = words.line(now.position, now.estimated_wait, now.estimated_wait_high)
             told = words.say("over_then", line=line)
         elif now.ticket_id == ticket.ticket_id and now.reason != "left":
@@ -206,7 +205,7 @@ class Endings:
             return
         await screen.note(told)
         await screen.notify("info", told)
-        if now.status == "waiting":
+        if _is_requeued(ticket, now):
             admission = ask()
             admission.pool = ticket.pool
             self._returns.keep(screen.user_id, admission, screen, words)
@@ -218,6 +217,14 @@ class Endings:
 
 def _runs(ticket: Ticket, now: Ticket) -> bool:
     return now.ticket_id == ticket.ticket_id and now.status == "active"
+
+
+def _is_requeued(ticket: Ticket, now: Ticket) -> bool:
+    """Whether who ran out of time was put back in line (VESTIBULE_REQUEUE=on), which makes one
+    ticket after the other of the first: `first`, `first-2`, … (store/lua/lib/disconnect.lua). Who
+    waits with another one wrote a message meanwhile, and is told there."""
+    first, _, _ = ticket.ticket_id.partition("-")
+    return now.status == "waiting" and now.ticket_id.startswith(f"{first}-")
 
 
 async def _status(admission: Admission, give_up_s: float) -> Ticket:

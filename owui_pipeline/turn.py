@@ -8,10 +8,10 @@ API call that can hang up, or something Open WebUI runs by itself. How news reac
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from owui_pipeline.calls import (
     AGAIN_S,
@@ -39,6 +39,9 @@ ENDED = ("abandoned", "queue_timeout", "draft_timeout", "idle", "removed", "pool
 """Why a ticket may end while its chat waits; each is a key of `Words` with "ended_" before it."""
 BEFORE = {"session_timeout": "over_then", "idle": "idle_then"}
 """How the last session ended, where that explains why there is a line again."""
+
+
+Outcome = TypeVar("Outcome")
 
 
 class NotNow(Exception):
@@ -122,9 +125,13 @@ class Turn:
         began_s = _now_s()
         try:
             ticket = await self._wait()
+            waited = self._words.elapsed(_now_s() - began_s)
+            last_words = self._words.say("admitted", waited=waited)
+            await _unbroken(self._screen.close(last_words if self._rules.show_waited else ""))
+            return ticket
         except NotServed:
             self._lobby.models.learn_elsewhere(self._asker.model)
-            await self._screen.close()
+            await _unbroken(self._screen.close())
             return None
         except asyncio.CancelledError:  # Stop
             await self._withdraw(self._words.say("left"))
@@ -138,9 +145,6 @@ class Turn:
             await self._withdraw()
             self._may_go_without(error)
             return None
-        waited = self._words.say("admitted", waited=self._words.elapsed(_now_s() - began_s))
-        await self._screen.close(waited if self._rules.show_waited else "")
-        return ticket
 
     async def _wait(self) -> Ticket:
         limit = asyncio.timeout(self._rules.max_wait_s)
@@ -228,7 +232,7 @@ class Turn:
         if ticket.status == "disconnected" and ours and ticket.reason in ENDED:
             raise Refused(f"ended_{ticket.reason}")
         if not await self._is_there():
-            await self._while_absent()
+            await self._while_absent(ticket)
             return None
         if ticket.status == "disconnected" or (ticket.status != "active" and not ours):
             # A session over before this chat began, or another chat of the user joined anew.
@@ -245,14 +249,16 @@ class Turn:
             await self._tell(ticket)
         return None
 
-    async def _while_absent(self) -> None:
+    async def _while_absent(self, ticket: Ticket) -> None:
         """Nobody sees the answer, so the model is not asked. Admission lets a place that nobody
         claims be passed and forgets it in the end; who comes back before finds it again."""
         if not self._asker.keeps_place:
             return
         if self._kept_in != self._ticket_id:  # a turn that comes now is offered, not begun
-            self._kept_in = (await self._keep_place()).ticket_id
-        if _now_s() - (self._absent_since_s or _now_s()) >= ABSENT_S:
+            await self._keep_place()
+            self._kept_in = self._ticket_id  # the place may be in another, if this one is over
+        away_s = _now_s() - (self._absent_since_s or _now_s())
+        if away_s >= ABSENT_S and ticket.status != "active":  # a session is no place to keep
             await self._stop_watching()
 
     async def _tell(self, ticket: Ticket) -> None:
@@ -313,15 +319,8 @@ class Turn:
             await asyncio.sleep(pause_s)
 
     async def _once(self, verb: str, **body: str | bool) -> Ticket:
-        """One call, whole even while the chat is being stopped, so that what comes after, a leave
-        above all, does not overtake it."""
-        asking = asyncio.ensure_future(self._admission.ask(verb, **body))
-        try:
-            return await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            with suppress(NoTicket, TimeoutError):
-                await asyncio.wait_for(asking, STOP_WITHIN_S)
-            raise
+        """One call. What comes after it, a leave above all, does not overtake it."""
+        return await _unbroken(self._admission.ask(verb, **body))
 
     # --- endings -------------------------------------------------------------------------------
 
@@ -347,7 +346,7 @@ class Turn:
     async def _keep_place(self) -> Ticket:
         facts: dict[str, str | bool] = {"priority": self._priority} if self._priority else {}
         facts |= {"will_return": True, "model": self._asker.model, "client": COMING_BACK}
-        self._clients.append(COMING_BACK)
+        self._clients = [self._asker.client, COMING_BACK]
         return await self._ask("join", **facts)
 
     async def _withdraw(self, words: str = "") -> None:
@@ -370,6 +369,17 @@ class Turn:
         if refused.key == "queue_full":
             return self._words.say("full", when=self._words.when(refused.retry_after_s))
         return self._words.say("paused" if refused.key == "pool_paused" else refused.key)
+
+
+async def _unbroken(step: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Do this to its end, for STOP_WITHIN_S even while the chat is being stopped."""
+    doing = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        with suppress(NoTicket, TimeoutError):
+            await asyncio.wait_for(doing, STOP_WITHIN_S)
+        raise
 
 
 def _now_s() -> float:

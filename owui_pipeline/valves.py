@@ -45,7 +45,9 @@ class SharedValves(BaseModel):
         default=True, description="Leave 'Your turn. Waited 42 s.' above answers that had to wait."
     )
     show_time_left: bool = Field(
-        default=True, description="Tell users when their session is about to end."
+        default=True,
+        description="Tell users when their session is about to end, and when it is over:"
+        " with VESTIBULE_REQUEUE also their new place in line and its turn.",
     )
     api_max_wait_s: int = Field(
         default=50,

@@ -5,7 +5,7 @@ Another version may lack any of it: then the answer is the one with which a chat
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,8 @@ Emit = Callable[[Json], Awaitable[None]]
 OUR_HEADER = "X-Vestibule-Message"  # in the settings of each connection that leads to a gateway
 SCAN_S = 2.0  # all who wait in this process share one look at who is connected
 MISSING_S = 0.2  # who is not found may have arrived since
-NEWEST = 2000  # answers of all users; of more than the longest wait, mostly
+NEWEST = 2000  # answers that are looked at: mostly more than begin within the longest wait
+AHEAD_S = 86_400  # by how much a browser's clock may be fast
 OTHER_VERSION = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 
 webui_log = logging.getLogger("vestibule.webui")
@@ -98,8 +99,11 @@ async def call_pages(metadata: Json, title: str, text: str) -> None:
     allowed those.
 
     It names no message, so it changes none and stores nothing (fe: routes/+layout.svelte,
-    `chatEventHandler`; Chat.svelte looks for the message first).
+    `chatEventHandler`; Chat.svelte looks for the message first). Of a temporary chat or a channel
+    nothing is told: the toast leads to /c/…, where only a saved chat is found.
     """
+    if ":" in str(metadata.get("chat_id")):  # utils/chat_id.py, `NON_SAVED_CHAT_ID_PREFIXES`
+        return
     told = {"done": True, "content": text, "title": title}
     try:
         from open_webui.socket.main import get_event_emitter
@@ -111,35 +115,71 @@ async def call_pages(metadata: Json, title: str, text: str) -> None:
         webui_log.info("not_called error=%s", type(error).__name__)
 
 
-async def cut_short(sign: str) -> list[tuple[Json, Json]]:
-    """Among the newest answers those whose chat nothing works at any more, and whose last status is
-    still open and has this key: each answer as an emitter's metadata, and that status.
+async def left_open(sign: str) -> list[tuple[Json, Json]]:
+    """The answers, among the newest, that no process works at any more and whose last status is
+    still open and has this key: each as an emitter's metadata, and that status.
 
     Nothing else closes them: a process that dies calls nobody (socket/main.py, tasks.py).
     """
     found: list[tuple[Json, Json]] = []
     try:
-        from open_webui.internal.db import get_async_db_context
+        from open_webui.env import UVICORN_WORKERS, WEBSOCKET_MANAGER
         from open_webui.main import app
-        from open_webui.models.chat_messages import ChatMessage
-        from open_webui.tasks import has_active_tasks
-        from sqlalchemy import select
 
-        row = ChatMessage
-        columns = select(row.id, row.chat_id, row.user_id, row.status_history)
-        answers = columns.where(row.role == "assistant").order_by(row.created_at.desc())
-        async with get_async_db_context() as db:
-            newest = (await db.execute(answers.limit(NEWEST))).all()
-        for key, chat_id, user_id, statuses in newest:
-            last = (statuses or [{}])[-1]
-            if last.get("done") is False and sign in last:
-                message_id = key.removeprefix(f"{chat_id}-")
-                if not await has_active_tasks(app.state.redis, chat_id):
-                    whose = {"chat_id": chat_id, "message_id": message_id, "user_id": user_id}
-                    found.append((whose, last))
+        redis = app.state.redis
+        if redis is None and (UVICORN_WORKERS > 1 or WEBSOCKET_MANAGER == "redis"):
+            return []  # each process knows its own tasks only
+        for key, chat_id, user_id, statuses, meta in await _newest_answers():
+            match statuses:
+                case [*_, {"done": False} as last] if sign in last:
+                    if not await _is_worked_at(redis, chat_id, meta):
+                        message_id = key.removeprefix(f"{chat_id}-")
+                        whose = {"chat_id": chat_id, "message_id": message_id, "user_id": user_id}
+                        found.append((whose, last))
     except Exception as error:  # noqa: BLE001 - foreign code; the text just stays
         webui_log.info("not_looked_after error=%s", type(error).__name__)
     return found
+
+
+async def _newest_answers() -> Sequence[Any]:
+    """At most NEWEST rows: id, chat, user, statuses, meta.
+
+    ``created_at`` is what a browser or an import says, in seconds since 1970. One in milliseconds,
+    or of more than a day ahead, is wrong (models/chat_messages.py, `_normalize_timestamp`), and
+    would come before all others.
+    """
+    from open_webui.internal.db import get_async_db_context
+    from open_webui.models.chat_messages import ChatMessage
+    from sqlalchemy import extract, func, select
+
+    made = ChatMessage.created_at
+    answers = (
+        select(
+            ChatMessage.id,
+            ChatMessage.chat_id,
+            ChatMessage.user_id,
+            ChatMessage.status_history,
+            ChatMessage.meta,
+        )
+        .where(ChatMessage.role == "assistant", made <= extract("epoch", func.now()) + AHEAD_S)
+        .order_by(made.desc())
+        .limit(NEWEST)
+    )
+    async with get_async_db_context() as db:
+        rows: Sequence[Any] = (await db.execute(answers)).all()
+    return rows
+
+
+async def _is_worked_at(redis: Any, chat_id: str, meta: Any) -> bool:
+    """Whether an answer's task runs, by the id that it has in ``meta`` (main.py, "Fan out"); of one
+    without an id, whether any task of its chat does."""
+    from open_webui.tasks import list_task_ids_by_item_id
+
+    running = await list_task_ids_by_item_id(redis, chat_id)
+    match meta:
+        case {"task_id": str(task)}:
+            return task in running
+    return bool(running)
 
 
 async def emitter_of(metadata: Json) -> Emit | None:

@@ -24,6 +24,7 @@ class FakeWebUI:
     def __init__(self, gateways: dict[str, str]) -> None:
         self.gateways = gateways  # address -> the key it accepts
         self.offers: dict[str, list[str]] = {}  # address -> models; by default one of its own
+        self.strangers: dict[str, Any] = {}  # address -> what it says instead of its models
         self.ollama: list[str] = []  # what an Ollama connection offers
         self.wants_jwt: set[str] = set()
         self.wait_limit = 3600  # of all gateways
@@ -151,7 +152,8 @@ class FakeWebUI:
             return 401, {"error": {"message": "Nobody knows this key."}}
         if "/queue/" in url:
             return 200, {"capacity": 1}
-        return 200, {"data": [{"id": name} for name in self._offered(url)]}
+        models = {"data": [{"id": name} for name in self._offered(url)]}
+        return 200, self.strangers.get(base, models)
 
     def _chat(self, model: str, metadata: Json) -> tuple[int, Any]:
         assert metadata["task"], "this would take somebody's turn"

@@ -1,6 +1,10 @@
 """The life of an answer, as admission hears of it: begun, renewed, whole."""
 
-from tests.owui.conftest import Chat, Pages, WebUI
+import asyncio
+
+import pytest
+
+from tests.owui.conftest import Chat, Json, Pages, WebUI
 from tests.owui.wire import AWAY, Wire
 
 SESSION_S = 20
@@ -66,3 +70,30 @@ async def test_a_round_of_tools_is_not_held_up_while_admission_is_away(
     wire.answers |= dict.fromkeys(("heartbeat", "join", "status", "events"), AWAY)
     assert await ann.next_round() is ann.body
     assert ann.events == []
+
+
+async def test_stop_while_the_last_words_of_a_wait_are_written_leaves_them_whole(
+    webui: WebUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, emit = asyncio.Event(), Chat._emit
+
+    async def slowly(chat: Chat, event: Json) -> None:
+        if event["data"]["done"]:
+            writes.set()
+            await asyncio.sleep(0.1)
+        await emit(chat, event)
+
+    monkeypatch.setattr(Chat, "_emit", slowly)
+    await webui.sessions_last(SESSION_S)
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    bob = webui.chat("bob")
+    await bob.sees("You are 1st in line")
+    await webui.session_ends(ann, "ann")
+    await writes.wait()
+    await bob.stop()
+    assert bob.last["done"]
+    assert bob.last["description"].startswith("Your turn. Waited ")
+    webui.service.clock.advance_ms(SESSION_S * 1000 + 1)
+    await webui.service.tick()
+    assert (await webui.metrics())["finishing"] == 0  # there is no answer

@@ -30,6 +30,14 @@ async def test_a_model_of_another_server_costs_no_call(
     assert wire.asked == []
 
 
+async def test_a_call_on_a_connection_that_was_closed_is_an_outage(webui: WebUI) -> None:
+    """As a parent's whose answer ends while its sub-agent asks."""
+    admission = webui.plugin.Admission(webui.service.url, webui.service.service_key, "ann")
+    await admission.aclose()
+    with pytest.raises(webui.plugin.Away):
+        await admission.ask("status")
+
+
 async def test_events_that_fail_are_not_asked_for_again_at_once(
     webui: WebUI, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:

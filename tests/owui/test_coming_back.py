@@ -1,11 +1,15 @@
 """Who need not watch: the place is kept, the turn is told of, the next message takes it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
 
 import pytest
 
 from admission.domain import DEFAULT_POOL
 from tests.owui.conftest import Chat, Pages, WebUI, until
+from tests.owui.wire import AWAY, Wire
 
 FIRST = "You are 1st in line"
 
@@ -143,6 +147,96 @@ async def test_a_place_that_admission_forgot_is_not_called_kept(
     with monkeypatch.context() as forgotten:
         forgotten.setattr(webui.plugin.Admission, "ask", unknown)
         await bob.sees("Your place was lost.")
+
+
+@pytest.mark.parametrize("answer", [(401, "{}"), AWAY])
+async def test_who_is_not_told_any_more_is_told_of_the_next_kept_place(
+    webui: WebUI,
+    wire: Wire,
+    pages: Pages,
+    ann: Chat,
+    no_stream: None,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: tuple[int, str],
+) -> None:
+    """A key or an address that was changed is not asked for ever."""
+    monkeypatch.setattr(webui.plugin, "SILENT_S", 0.3)
+    pages.open("bob")
+    bob = webui.chat("bob")
+    await bob.is_kept()
+    wire.answers["status"] = answer
+    await until(lambda: not webui.gate._lobby.returns._chats)
+    wire.answers.clear()
+    again = webui.chat("bob")
+    await again.is_kept()
+    await webui.session_ends(ann, "ann")
+    await again.sees("It is your turn")
+    assert bob.last["description"].endswith("Your place is kept.")  # nobody knows better
+
+
+async def test_an_admission_that_is_away_for_a_while_loses_nobody(
+    webui: WebUI, wire: Wire, pages: Pages, ann: Chat, no_stream: None
+) -> None:
+    pages.open("bob")
+    bob = webui.chat("bob")
+    await bob.is_kept()
+    wire.answers["status"] = AWAY
+    await wire.has(3, "status")
+    wire.answers.clear()
+    await webui.session_ends(ann, "ann")
+    await bob.sees("It is your turn")
+
+
+async def test_news_of_a_long_time_ago_count_from_their_last(
+    webui: WebUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that held for an hour is no silence, and neither is a status that was told."""
+    plugin = webui.plugin
+    monkeypatch.setattr(plugin, "SILENT_S", 0.3)
+    told = plugin.Ticket(ticket_id="t", pool="p", status="waiting")
+    statuses = [plugin.Away("status"), told, plugin.Away("status"), told]
+
+    class Rare:
+        async def events(self) -> AsyncGenerator[object, None]:
+            yield told
+            await asyncio.sleep(0.4)
+            yield None
+
+        async def ask(self, _: str) -> object:
+            status = statuses.pop(0)
+            if isinstance(status, Exception):
+                raise status
+            return status
+
+    async with aclosing(plugin._news(Rare())) as news:
+        for _ in range(10):
+            await anext(news)
+    assert statuses == []
+
+
+async def test_who_is_kept_while_an_old_place_is_put_away_is_told(
+    webui: WebUI, pages: Pages, ann: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, may_close, aclose = asyncio.Event(), asyncio.Event(), webui.plugin.Admission.aclose
+
+    async def slowly(admission: Any) -> None:
+        if admission._user == "bob":
+            closing.set()
+            await may_close.wait()
+        await aclose(admission)
+
+    monkeypatch.setattr(webui.plugin.Admission, "aclose", slowly)
+    pages.open("bob")
+    bob = webui.chat("bob")
+    await bob.is_kept()
+    await webui.elsewhere.leave("bob")
+    await closing.wait()
+    again = webui.chat("bob")
+    await again.is_kept()
+    may_close.set()
+    await bob.sees("You left the line.")
+    await webui.session_ends(ann, "ann")
+    await again.sees("It is your turn")
 
 
 async def test_a_user_whose_pages_show_other_chats_is_told_there(

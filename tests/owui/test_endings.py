@@ -1,5 +1,7 @@
 """Sessions that end otherwise than by running out: what their users are told."""
 
+import pytest
+
 from admission.domain import DEFAULT_POOL
 from tests.owui.conftest import Pages, WebUI, until
 
@@ -33,3 +35,27 @@ async def test_who_is_put_back_in_line_is_told_the_place(webui: WebUI, pages: Pa
     await ann.sees("Your session is over. You are 1st in line")
     toasts = [event["data"] for event in ann.events if event["type"] == "notification"]
     assert [toast["type"] for toast in toasts] == ["warning", "info"]
+
+
+async def test_who_waits_already_with_another_message_is_told_there_only(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui.plugin, "READ_AGAIN_S", 2.0)  # until the end is noticed
+    await webui.sessions_last(1)
+    pages.open("ann")
+    ann = webui.chat("ann")
+    await ann.is_answered()
+    await ann.ends()
+    bob = webui.chat("bob", session_id="automation:1")
+    await bob.sees("You are 1st in line")
+    await ann.sees(LEFT)
+    webui.service.clock.advance_ms(1_001)
+    await webui.service.tick()
+    await bob.is_answered()
+    again = webui.chat("ann")
+    await again.sees("Your session is over. You are 1st in line")
+    assert webui.gate._endings._watching
+    await until(lambda: not webui.gate._endings._watching)
+    assert ann.last["hidden"]
+    assert ann.toasts == [LEFT]
+    assert not webui.gate._lobby.returns._chats

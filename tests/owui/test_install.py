@@ -103,6 +103,24 @@ def test_a_switch_that_another_install_flips_as_well_is_on_in_the_end(
     assert (site.owui("status").code, others) == (0, [])
 
 
+@pytest.mark.parametrize(("call", "switch"), [("toggle", "active"), ("toggle/global", "global")])
+def test_a_switch_that_somebody_switches_off_again_and_again_is_named(
+    site: FakeSite, monkeypatch: pytest.MonkeyPatch, call: str, switch: str
+) -> None:
+    flip = site.webui._function
+
+    def back(method: str, name: str, called: str, body: Any) -> tuple[int, Any]:
+        if called == call:
+            flip(method, name, called, body)
+        return flip(method, name, called, body)
+
+    monkeypatch.setattr(site.webui, "_function", back)
+    done = site.owui("install", "--service-key", KEYS[0])
+    said = f"cannot be switched to {switch}: somebody switches it off again"
+    assert (done.code, said in done.err, f"+ {switch} = yes" in done.out) == (1, True, False)
+    assert site.owui("status").code == 1
+
+
 @pytest.mark.parametrize("path", ["create", "valves/update", "toggle", "global", "config/update"])
 def test_what_was_broken_off_is_finished_by_the_next_install(site: FakeSite, path: str) -> None:
     answers = site.webui._answer
@@ -263,6 +281,67 @@ def test_what_stands_in_the_way_is_said(
     told = site.owui("status").out
     assert said in told
     assert said in site.install().out
+
+
+OLD = "the Function needs 0.12.4 or newer"
+NEW = "the Function was tried on 0.12.4"
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("0.9.6", OLD),
+        ("0.12", OLD),
+        ("0.12.0", OLD),
+        ("0.12.3", OLD),
+        ("0.12.dev9", OLD),
+        ("unknown", OLD),
+        ("0.12.4", None),
+        ("0.12.4.dev1", None),
+        ("0.12.10", None),
+        ("0.13", NEW),
+        ("0.13.0", NEW),
+        ("1", NEW),
+    ],
+)
+def test_a_version_it_was_not_tried_on_is_named(
+    site: FakeSite, version: str, said: str | None
+) -> None:
+    site.webui.version = version
+    out = site.install().out
+    assert [text for text in (OLD, NEW) if text in out] == ([said] if said else [])
+    assert ("warning" in out) == (said is not None)
+
+
+NOT_MODELS: list[Any] = [5, None, {}, [{}], ["tiny"], [{"id": 5}], [{"id": "tiny"}, {}]]
+
+
+@pytest.mark.parametrize("said", [5, "<html>", {}, *({"data": data} for data in NOT_MODELS)])
+def test_a_stranger_at_the_gateways_address_is_named(site: FakeSite, said: Any) -> None:
+    site.webui.strangers[A] = said
+    told = f"what answers at {A}/v1 is not Vestibule: check --gateway-url"
+    assert f"warning: {told}" in site.install().out
+    status = site.owui("status")
+    assert (status.code, f"problem: {told}" in status.out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("models", "said"), [([], "offers no models yet"), (["tiny", "tiny"], f"{A}/v1: 2 offered")]
+)
+def test_a_gateway_is_no_stranger_whatever_it_offers(
+    site: FakeSite, models: list[str], said: str
+) -> None:
+    site.webui.offers[A] = models
+    assert said in site.install().out
+
+
+@pytest.mark.parametrize("models", NOT_MODELS)
+def test_what_has_no_name_hides_no_model(
+    site: FakeSite, monkeypatch: pytest.MonkeyPatch, models: Any
+) -> None:
+    monkeypatch.setattr(site.webui, "_models", lambda: models)
+    site.webui.strangers[A] = {"data": []}  # so that no chat is tried
+    assert "warning: Open WebUI takes" not in site.install().out
 
 
 def test_two_vestibules_have_a_function_each(site: FakeSite) -> None:

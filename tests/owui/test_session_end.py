@@ -140,6 +140,33 @@ async def test_only_the_chat_that_was_used_last_tells_the_time(webui: WebUI, pag
     assert last.last["description"] == "Time left in your session: 2 minutes"
 
 
+async def test_the_chat_used_before_says_nothing_more_while_it_is_put_away(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webui.plugin, "NEAR_S", 0.05)
+    pages.open("ann")
+    await webui.elsewhere.join("ann", auto_confirm=True)
+    webui.service.clock.advance_ms(10_000)
+    await webui.elsewhere.heartbeat("ann", client="m")
+    webui.service.clock.advance_ms(1_080_000)
+    first = webui.chat("ann")
+    await until(lambda: bool(first.toasts))  # its time is counted down
+    close = webui.plugin.Screen.close
+
+    async def slowly(screen: Any, words: str = "") -> None:
+        shown = screen.shown
+        await close(screen, words)
+        if shown:
+            pages.open("ann")  # it is told what is shown
+            await asyncio.sleep(0.3)
+
+    monkeypatch.setattr(webui.plugin.Screen, "close", slowly)
+    last = webui.chat("ann")
+    await last.is_answered()
+    assert first.last["hidden"]
+    await last.sees("Time left in your session: 2 minutes")
+
+
 async def test_a_session_that_is_ended_early_leaves_no_time_on_the_page(
     webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

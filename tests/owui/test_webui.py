@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.owui.conftest import WebUI
+from tests.owui.conftest import Pages, WebUI
 
 GATEWAY, OTHER = "http://gateway:8600/v1", "http://elsewhere/v1"
 MARK = {"X-Vestibule-Message": "{{MESSAGE_ID}}"}
@@ -129,3 +129,14 @@ async def test_a_class_counts_in_line_and_one_the_pool_has_not_is_left_out(
     await ann.sees("You are 1st in line")
     assert (await webui.ticket("ann"))["priority"] == "teachers"
     assert (await webui.ticket("bob"))["position"] == 2
+
+
+@pytest.mark.parametrize(
+    ("chat", "told"), [("chat", 1), ("temporary:sid", 0), ("local:sid", 0), ("channel:1", 0)]
+)
+async def test_other_pages_are_led_to_a_chat_that_they_can_open_only(
+    plugin: types.ModuleType, pages: Pages, chat: str, told: int
+) -> None:
+    metadata = {"chat_id": chat, "message_id": "m", "user_id": "ann"}
+    await plugin.call_pages(metadata, "It is your turn", "Time left: 5 minutes")
+    assert [event["type"] for event in pages.live] == ["chat:completion"] * told

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import DEADLINE_S
-from tests.owui.conftest import MODEL, WebUI, until
+from tests.owui.conftest import MODEL, WebUI, tell_nobody, until
 
 ADMIN_KEY = "sk-admin"
 
@@ -219,8 +219,7 @@ class PipelinesServer:
         calls = (message.call for message in self._messages)
         await asyncio.gather(*calls, return_exceptions=True)
         for pipeline in (*self._old, self.pipeline):
-            pipeline._lobby.returns.close()
-            pipeline._endings.close()
+            tell_nobody(pipeline)
             for end in pipeline._ends:
                 end.cancel()
             await pipeline._answers.all_over()

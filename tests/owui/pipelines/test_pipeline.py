@@ -226,6 +226,48 @@ async def test_an_answer_that_was_stopped_is_renewed_no_more(server: PipelinesSe
     await until(lambda: server.pipeline._answers.of(client) is None)
 
 
+async def test_a_stop_while_the_turn_comes_ends_the_answer(
+    server: PipelinesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.plugin, "WEBUI_CALL_S", 0.5)
+    ann = server.message("ann")
+    await ann.is_answered()
+    bob = server.message("bob")
+    await bob.sees(FIRST)
+    await asyncio.sleep(0.2)  # its task was seen
+    server.above.hangs_at = "/api/tasks"
+    bob.stop()
+    await server.session_ends(ann)
+    await bob.is_answered()
+    server.above.hangs_at = ""
+    client = bob.metadata["message_id"]
+    await until(lambda: server.pipeline._answers.of(client) is None)
+
+
+@pytest.mark.parametrize("how", ["kept", "refused", "hung up"])
+async def test_a_chat_that_got_no_answer_is_looked_for_no_more(
+    server: PipelinesServer, how: str
+) -> None:
+    server.above.refuses_events = True  # so it is not stopped, and its task stays
+    await server.set(max_wait_s=1)
+    await server.message("ann").is_answered()
+    before = _watches()
+    if how == "refused":
+        await server.admission.service.store.configure(DEFAULT_POOL, {"paused": True})
+    bob = server.message("bob")
+    if how == "hung up":
+        await server.admission.has_in_line("bob")
+        bob.call.cancel()
+    await asyncio.wait({bob.call})
+    assert not bob.is_stopped
+    await until(lambda: _watches() == before)
+
+
+def _watches() -> set[asyncio.Task[Any]]:
+    names = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
+    return {task for task, name in names if name == "task_ends"}
+
+
 async def test_an_answer_whose_end_nobody_tells_is_renewed_for_a_while(
     server: PipelinesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
