@@ -125,10 +125,6 @@ class Answers:
         answer = _current.get()
         return answer if answer and not answer.is_over else None
 
-    async def all_over(self) -> None:
-        """Wait until every answer that ended has been told of."""
-        await asyncio.gather(*self._beats)
-
     def _forget(self, client: str, answer: Answer, beats: asyncio.Task[None]) -> None:
         self._beats.discard(beats)
         if self._running.get(client) is answer:
@@ -195,7 +191,7 @@ class Endings:
 
     async def _tell_over(self, ticket: Ticket, now: Ticket, ask: AskAdmission) -> None:
         screen, words = self._screens[ticket.ticket_id]
-        if _is_requeued(ticket, now):
+        if requeued := _is_requeued(ticket, now):
             line = words.line(now.position, now.estimated_wait, now.estimated_wait_high)
             told = words.say("over_then", line=line)
         elif now.ticket_id == ticket.ticket_id and now.reason != "left":
@@ -205,7 +201,7 @@ class Endings:
             return
         await screen.note(told)
         await screen.notify("info", told)
-        if _is_requeued(ticket, now):
+        if requeued:
             admission = ask()
             admission.pool = ticket.pool
             self._returns.keep(screen.user_id, admission, screen, words)

@@ -213,6 +213,11 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def answers_are_told(gate: Any) -> None:
+    """Returns when admission has heard of every answer that ended."""
+    await asyncio.gather(*gate._answers._beats)
+
+
 def tell_nobody(gate: Any) -> None:
     """End what tells people of their sessions' ends and of kept places, as the process would."""
     for task in (*gate._endings._watching.values(), *gate._lobby.returns._tasks):
@@ -262,7 +267,7 @@ class WebUI:
         for chat in self._chats:
             chat.task.cancel()
         await asyncio.gather(*(chat.task for chat in self._chats), return_exceptions=True)
-        await self.gate._answers.all_over()
+        await answers_are_told(self.gate)
         tell_nobody(self.gate)
         await self.elsewhere.aclose()
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.owui.conftest import Chat, Json, Pages, WebUI
+from tests.owui.conftest import Chat, Json, Pages, WebUI, answers_are_told
 from tests.owui.wire import AWAY, Wire
 
 SESSION_S = 20
@@ -44,7 +44,7 @@ async def test_an_answer_may_end_while_admission_is_away(webui: WebUI, wire: Wir
     await ann.is_answered()
     wire.answers["leave"] = AWAY
     assert await ann.ends() is ann.body
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     assert wire.bodies("leave")[-1] == {"client": ann.message_id}
     await webui.chat("ann").is_answered()
 
@@ -53,9 +53,9 @@ async def test_the_end_of_an_answer_is_told_once(webui: WebUI, wire: Wire) -> No
     ann = webui.chat("ann")
     await ann.is_answered()
     await ann.is_whole()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     await ann.ends()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     told = [verb for verb, body in wire.asked if body.get("client") == ann.message_id]
     assert (told[-1], told.count("leave")) == ("leave", 1)
 

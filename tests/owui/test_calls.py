@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.owui.conftest import WebUI, until
+from tests.owui.conftest import WebUI, answers_are_told, until
 from tests.owui.test_webui import OTHER, request_with
 from tests.owui.wire import AWAY, Wire
 
@@ -13,7 +13,7 @@ async def test_a_message_within_a_session_does_not_join_again(webui: WebUI, wire
     ann = webui.chat("ann")
     await ann.is_answered()
     await ann.ends()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     wire.asked.clear()
     await webui.chat("ann").is_answered()
     assert {verb for verb, _ in wire.asked} == {"heartbeat"}
@@ -56,7 +56,7 @@ async def test_whom_no_events_reach_is_present_all_the_same(webui: WebUI, wire: 
     ann = webui.chat("ann")
     await ann.is_answered()
     await ann.ends()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     wire.answers["events"] = AWAY
     bob = webui.chat("bob")
     await bob.sees("You are 1st in line")

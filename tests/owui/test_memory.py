@@ -5,7 +5,7 @@ import gc
 import types
 from collections import Counter
 
-from tests.owui.conftest import Pages, WebUI, until
+from tests.owui.conftest import Pages, WebUI, answers_are_told, until
 
 FIRST = "You are 1st in line"
 
@@ -54,7 +54,7 @@ async def test_of_chats_that_are_over_nothing_is_kept(webui: WebUI, pages: Pages
     before = made_by(webui.plugin)
     await every_kind_of_chat(webui, pages)
     webui.forget()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     await until(lambda: not webui.gate._endings._watching)
     await asyncio.sleep(0)  # what was done is let go
     assert made_by(webui.plugin) - before == Counter()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from admission.domain import DEFAULT_POOL
-from tests.owui.conftest import Pages, WebUI, until
+from tests.owui.conftest import Pages, WebUI, answers_are_told, until
 
 FIRST = "You are 1st in line"
 
@@ -109,15 +109,20 @@ async def test_a_message_near_the_end_says_so_at_once(webui: WebUI, pages: Pages
     }
 
 
-async def test_the_time_left_is_counted_down_and_a_page_that_opens_sees_it(
-    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def near_the_end(webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ann's session has 110 seconds left, and its time is looked at often."""
     monkeypatch.setattr(webui.plugin, "NEAR_S", 0.05)
     pages.open("ann")
     await webui.elsewhere.join("ann", auto_confirm=True)
     webui.service.clock.advance_ms(10_000)
     await webui.elsewhere.heartbeat("ann", client="m")
     webui.service.clock.advance_ms(1_080_000)
+
+
+async def test_the_time_left_is_counted_down_and_a_page_that_opens_sees_it(
+    webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await near_the_end(webui, pages, monkeypatch)
     late = webui.chat("ann")
     await late.sees("Time left in your session: 2 minutes")
     await until(lambda: bool(late.toasts))  # of the same time
@@ -143,12 +148,7 @@ async def test_only_the_chat_that_was_used_last_tells_the_time(webui: WebUI, pag
 async def test_the_chat_used_before_says_nothing_more_while_it_is_put_away(
     webui: WebUI, pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webui.plugin, "NEAR_S", 0.05)
-    pages.open("ann")
-    await webui.elsewhere.join("ann", auto_confirm=True)
-    webui.service.clock.advance_ms(10_000)
-    await webui.elsewhere.heartbeat("ann", client="m")
-    webui.service.clock.advance_ms(1_080_000)
+    await near_the_end(webui, pages, monkeypatch)
     first = webui.chat("ann")
     await until(lambda: bool(first.toasts))  # its time is counted down
     close = webui.plugin.Screen.close
@@ -221,7 +221,7 @@ async def test_after_the_end_the_next_message_says_why_it_waits(webui: WebUI, pa
     ann = webui.chat("ann")
     await ann.is_answered()
     await ann.ends()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     webui.service.clock.advance_ms(20_001)
     bob = webui.chat("bob", session_id="automation:1")
     await bob.is_answered()
@@ -281,7 +281,7 @@ async def test_a_session_that_ended_long_after_its_join_explains_the_line(
     ann = webui.chat("ann")
     await ann.is_answered()
     await ann.ends()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     webui.service.clock.advance_ms(20_001)
     await webui.service.capacity(0)
     await webui.chat("ann").sees("Your session is over. ")

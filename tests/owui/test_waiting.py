@@ -16,7 +16,7 @@ from admission.domain import DEFAULT_POOL, Ticket
 from admission.store import names
 from admission.store.redis_store import RedisStore
 from tests.conftest import service_settings
-from tests.owui.conftest import Pages, WebUI, until
+from tests.owui.conftest import Pages, WebUI, answers_are_told, until
 from tests.owui.wire import Wire
 
 FIRST = "You are 1st in line"
@@ -200,7 +200,7 @@ async def test_stop_during_an_answer_does_not_end_the_session(webui: WebUI) -> N
     ann = webui.chat("ann")
     await ann.is_answered()
     await ann.stop()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     assert (await webui.ticket("ann"))["status"] == "active"
 
 
@@ -215,7 +215,7 @@ async def test_an_answer_may_finish_after_its_session_and_frees_the_slot_at_its_
     assert (await webui.ticket("ann"))["reason"] == "session_timeout"
     assert (await webui.metrics())["finishing"] == 1
     await ann.ends()
-    await webui.gate._answers.all_over()
+    await answers_are_told(webui.gate)
     assert (await webui.metrics())["finishing"] == 0
 
 

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import DEADLINE_S
-from tests.owui.conftest import MODEL, WebUI, tell_nobody, until
+from tests.owui.conftest import MODEL, WebUI, answers_are_told, tell_nobody, until
 
 ADMIN_KEY = "sk-admin"
 
@@ -222,4 +222,4 @@ class PipelinesServer:
             tell_nobody(pipeline)
             for end in pipeline._ends:
                 end.cancel()
-            await pipeline._answers.all_over()
+            await answers_are_told(pipeline)
